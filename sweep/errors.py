@@ -1,0 +1,59 @@
+"""Errors meant for people: what was given, what is allowed, the nearest right name, what to do.
+
+    SweepError
+    ├── ConfigurationError    a study, search space or trial configuration; holds every problem found, not the first
+    ├── DataError             a dataset that is absent, malformed or of the wrong shape
+    ├── CheckpointError       a checkpoint or weight file that cannot be used
+    ├── JournalError          a journal line that does not parse: names file and line
+    ├── StudyError            a study folder that is absent, taken, or another study's
+    └── Diverged              training produced a non-finite loss (a trial's end, not a fault)
+
+The command line prints a SweepError as its sentence and exits with 2; anything else is a defect of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+
+class SweepError(Exception):
+    """Base of every error that a user can cause and mend."""
+
+
+class ConfigurationError(SweepError):
+    """Everything wrong with a configuration, gathered."""
+
+    def __init__(self, subject: str, problems: Sequence[str]) -> None:
+        self.subject = subject
+        self.problems = tuple(problems)
+        count = "1 mistake" if len(self.problems) == 1 else f"{len(self.problems)} mistakes"
+        super().__init__("\n".join([f"{subject}: {count}", *(f"  - {problem}" for problem in self.problems)]))
+
+
+class DataError(SweepError):
+    """A dataset that cannot be read."""
+
+
+class CheckpointError(SweepError):
+    """A checkpoint or weight file that cannot be used."""
+
+
+class JournalError(SweepError):
+    """A journal that cannot be trusted."""
+
+
+class StudyError(SweepError):
+    """A study folder that cannot be used for what was asked."""
+
+
+class Diverged(SweepError):
+    """Training produced a non-finite loss."""
+
+
+def unknown(what: str, given: object, allowed: Iterable[str]) -> str:
+    """The sentence for a name that is not among the allowed ones, with the nearest right one first."""
+    names = sorted(allowed)
+    close = get_close_matches(str(given), names, n=1, cutoff=0.5)
+    hint = f"; did you mean '{close[0]}'?" if close else ""
+    return f"unknown {what} '{given}'{hint} (allowed: {', '.join(names) or 'none'})"

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sweep.registry import register
+from sweep.threat_models.base import ThreatModel
+
+
+@register("linf")
+class Linf(ThreatModel):
+    """Every pixel may move by at most epsilon (Goodfellow et al. 2015; Madry et al. 2018, section 2)."""
+
+    def random_start(self, images: Tensor, epsilon: Tensor | float, generator: torch.Generator) -> Tensor:
+        noise = torch.rand(images.shape, generator=generator, device=images.device, dtype=images.dtype)
+        return (images + (2 * noise - 1) * epsilon).clamp(0, 1)
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        return gradient.sign()
+
+    def project(self, points: Tensor, images: Tensor, epsilon: Tensor | float) -> Tensor:
+        return torch.minimum(torch.maximum(points, images - epsilon), images + epsilon).clamp(0, 1)
+
+    def distance(self, first: Tensor, second: Tensor) -> Tensor:
+        return (first - second).abs().flatten(1).amax(1)
