@@ -1,0 +1,104 @@
+"""The attack owns the loop, the threat model the geometry, the objective says what is raised.
+
+An attack is used in two ways. In training it returns its last, most harmful iterate. In evaluation (`until_broken`) it
+keeps the first misclassified point wherever on its path that came, and stops working on that example.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import SerializeAsAny
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sweep.registry import Component, named
+from sweep.threat_models import ThreatModel
+
+# (logits [N, K], labels [N]) -> [N] losses that the attack raises. They are summed, never averaged: a mean would scale
+# each example's gradient by the batch's size, which matters where the step depends on the gradient's length.
+Objective = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Adversary:
+    """Who attacks, and within what: handed to an attack beside the images."""
+
+    threat_model: ThreatModel
+    epsilon: Tensor | float
+    generator: torch.Generator
+
+
+class Attack(Component):
+    """A search for a misclassified point in the ball around an image."""
+
+    kind: ClassVar[str] = "attack"
+    threat_models: ClassVar[tuple[str, ...]] = ("linf", "l2")  # where its result means something
+
+    @property
+    @abstractmethod
+    def label(self) -> str:
+        """The name in metric keys, with what tells it from its siblings: ``pgd_10``, ``pgd_20x5``."""
+
+    @property
+    @abstractmethod
+    def gradient_evaluations(self) -> int:
+        """Forward and backward passes per example when nothing is broken on the way."""
+
+    @abstractmethod
+    def perturb(
+        self,
+        network: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        adversary: Adversary,
+        *,
+        objective: Objective | None = None,
+        until_broken: bool = False,
+    ) -> Tensor:
+        """Adversarial images [N, C, H, W] in the ball around `images` (pixels in [0, 1]), detached.
+
+        `objective` replaces the attack's own (TRADES raises a divergence). The network is used in whatever mode it is
+        in: see `sweep.models.network.crafting`.
+        """
+
+
+NamedAttack = Annotated[SerializeAsAny[Attack], named("attack")]
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
+def margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """max over j != y of z_j - z_y: positive exactly where misclassified (Carlini and Wagner 2017, f_6 without its floor)."""
+    true = logits.gather(1, labels[:, None]).squeeze(1)
+    others = logits.scatter(1, labels[:, None], -torch.inf)
+    return others.amax(1) - true
+
+
+OBJECTIVES: dict[str, Objective] = {"cross_entropy": cross_entropy, "margin": margin}
+
+
+def input_gradient(network: nn.Module, points: Tensor, labels: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:
+    """Logits at `points`, and the gradient of the summed objective with respect to the points only."""
+    points = points.detach().requires_grad_()
+    with torch.enable_grad():
+        logits = network(points)
+        (gradient,) = torch.autograd.grad(objective(logits, labels).sum(), points)
+    return logits.detach(), gradient
+
+
+def misclassified(network: nn.Module, points: Tensor, labels: Tensor) -> Tensor:
+    """[N] booleans. Non-finite logits count as misclassified: a network that outputs NaN has failed."""
+    with torch.no_grad():
+        logits = network(points)
+    return wrong(logits, labels)
+
+
+def wrong(logits: Tensor, labels: Tensor) -> Tensor:
+    return (logits.argmax(1) != labels) | ~logits.isfinite().all(1)

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from sweep.attacks.ascent import ascend
+from sweep.attacks.base import OBJECTIVES, Adversary, Attack, Objective, misclassified
+from sweep.registry import register
+
+RandomStart = Literal["uniform", "gaussian", "none"]
+_GAUSSIAN_SCALE = 0.001  # TRADES' start (Zhang et al. 2019, official code)
+
+
+@register("pgd")
+class PGD(Attack):
+    """Projected gradient descent: many small steps from a random start, the worst of several restarts (Madry et al. 2018)."""
+
+    num_steps: int = Field(10, ge=1, le=10_000, description="gradient steps per restart")
+    relative_step_size: float = Field(2.5, gt=0, le=10_000, description="step as a multiple of epsilon / num_steps")
+    step_size: float | None = Field(None, gt=0, le=1, description="step in pixel units; replaces relative_step_size")
+    num_restarts: int = Field(1, ge=1, le=1_000, description="independent starts; an example counts its worst")
+    random_start: RandomStart = Field("uniform", description="uniform in the ball, N(0, 0.001^2) as TRADES, or none")
+    loss: Literal["cross_entropy", "margin"] = Field("cross_entropy", description="what the attack raises")
+
+    @property
+    def label(self) -> str:
+        restarts = f"x{self.num_restarts}" if self.num_restarts > 1 else ""
+        return f"{self.name}_{self.num_steps}{restarts}" + ("_margin" if self.loss == "margin" else "")
+
+    @property
+    def gradient_evaluations(self) -> int:
+        return self.num_steps * self.num_restarts
+
+    def perturb(
+        self,
+        network: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        adversary: Adversary,
+        *,
+        objective: Objective | None = None,
+        until_broken: bool = False,
+    ) -> Tensor:
+        objective = objective or OBJECTIVES[self.loss]
+        worst: Tensor | None = None
+        for _ in range(self.num_restarts):
+            # Every restart draws for the whole batch, so what an example meets never depends on its neighbours' fates.
+            start = self._start(images, adversary)
+            if worst is None:
+                worst = self._ascend(network, images, labels, start, adversary, objective, until_broken)
+                continue
+            rows = torch.arange(len(images), device=images.device)
+            if until_broken:
+                rows = rows[~misclassified(network, worst, labels)]
+            if not len(rows):
+                break
+            tried = self._ascend(network, images[rows], labels[rows], start[rows], adversary, objective, until_broken)
+            worse = _losses(network, tried, labels[rows], objective) > _losses(network, worst[rows], labels[rows], objective)
+            if until_broken:
+                worse = worse | misclassified(network, tried, labels[rows])
+            worst[rows[worse]] = tried[worse]
+        assert worst is not None
+        return worst
+
+    def _start(self, images: Tensor, adversary: Adversary) -> Tensor:
+        if self.random_start == "uniform":
+            return adversary.threat_model.random_start(images, adversary.epsilon, adversary.generator)
+        if self.random_start == "gaussian":
+            noise = torch.randn(images.shape, generator=adversary.generator, device=images.device)
+            return adversary.threat_model.project(images + _GAUSSIAN_SCALE * noise, images, adversary.epsilon)
+        return images
+
+    def _ascend(
+        self,
+        network: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        start: Tensor,
+        adversary: Adversary,
+        objective: Objective,
+        until_broken: bool,
+    ) -> Tensor:
+        step_size = self.step_size or self.relative_step_size * adversary.epsilon / self.num_steps
+        return ascend(
+            network,
+            images,
+            labels,
+            start,
+            adversary,
+            objective=objective,
+            step_size=step_size,
+            num_steps=self.num_steps,
+            until_broken=until_broken,
+        )
+
+
+def _losses(network: nn.Module, points: Tensor, labels: Tensor, objective: Objective) -> Tensor:
+    with torch.no_grad():
+        return objective(network(points), labels)

@@ -1,0 +1,154 @@
+"""Clean and adversarial figures of a split under named attacks.
+
+An example is robust to an attack if it is classified correctly where it stands and the attack finds nothing in the ball.
+So attacks see only what is still correct, and stop on an example once it is broken. The worst case is taken for each
+example, over attacks: mean_x min_a, never the least of the attacks' means (Carlini et al. 2019, section 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sweep.alpha_rules import Measurement
+from sweep.attacks import Adversary, Attack, cross_entropy
+from sweep.attacks.base import misclassified, wrong
+from sweep.datasets import Split
+from sweep.models.network import Network, crafting
+from sweep.seeding import generator
+from sweep.threat_models import ThreatModel
+
+BATCH = 500  # fixed: an attack's random starts are drawn batch by batch, so another size would be another attack
+_BINS = 15  # of the expected calibration error (Guo et al. 2017)
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """Per example, on the CPU: logits [N, K], labels [N], and for each attack whether the example withstood it [N]."""
+
+    logits: Tensor
+    labels: Tensor
+    robust: dict[str, Tensor]
+
+    @property
+    def clean(self) -> Tensor:
+        return ~wrong(self.logits, self.labels)
+
+    @property
+    def worst_case(self) -> Tensor:
+        """[N] booleans: correct where it stands, and under every attack."""
+        return torch.stack([self.clean, *self.robust.values()]).all(0)
+
+    def metrics(self, split: str) -> dict[str, float]:
+        """Fractions in [0, 1], named ``<split>/<attack>/adversarial_accuracy``."""
+        figures = {
+            f"{split}/clean_accuracy": fraction(self.clean),
+            f"{split}/clean_loss": F.cross_entropy(self.logits, self.labels).item(),
+        }
+        for label, robust in self.robust.items():
+            figures[f"{split}/{label}/adversarial_accuracy"] = fraction(robust)
+        if len(self.robust) > 1:
+            figures[f"{split}/worst_case/adversarial_accuracy"] = fraction(self.worst_case)
+        return figures
+
+
+def evaluate(network: Network, split: Split, attacks: Sequence[Attack], threat_model: ThreatModel, seed: int) -> Verdicts:
+    """Attack a whole split within the threat model. The same seed meets the same random starts."""
+    with crafting(network, "eval"):
+        logits = predict(network, split)
+        labels = split.labels
+        clean = ~wrong(logits, labels)
+        robust = {attack.label: clean.clone() for attack in attacks}
+        for attack in attacks:
+            adversary = _adversary(threat_model, threat_model.epsilon, seed, attack, split)
+            for start in range(0, len(split), BATCH):
+                rows = start + clean[start : start + BATCH].nonzero().squeeze(1)
+                if len(rows):
+                    images, truth = split.pixels(rows), labels[rows]
+                    points = attack.perturb(network, images, truth, adversary, until_broken=True)
+                    robust[attack.label][rows] = ~misclassified(network, points, truth)
+    return Verdicts(logits.cpu(), labels.cpu(), {label: held.cpu() for label, held in robust.items()})
+
+
+def measure(
+    network: Network, split: Split, attack: Attack, threat_model: ThreatModel, epsilon: float, seed: int
+) -> Measurement:
+    """Accuracies and losses that an alpha rule weighs: clean, and under `attack` at full strength at radius `epsilon`."""
+    logits = predict(network, split)
+    adversarial = _attacked_logits(network, split, attack, threat_model, epsilon, seed)
+    return Measurement(
+        clean_accuracy=fraction(~wrong(logits, split.labels)),
+        adversarial_accuracy=fraction(~wrong(adversarial, split.labels)),
+        clean_loss=cross_entropy(logits, split.labels).mean().item(),
+        adversarial_loss=cross_entropy(adversarial, split.labels).mean().item(),
+    )
+
+
+def confidence(
+    network: Network, split: Split, attack: Attack, threat_model: ThreatModel, seed: int, name: str
+) -> dict[str, float]:
+    """How sure the network is under an attack at full strength, where it is right and where it is wrong.
+
+    Higher is not better by itself: a successful attack is one that makes the network sure and wrong. So the calibration
+    error and the negative log-likelihood are given beside it.
+    """
+    logits = _attacked_logits(network, split, attack, threat_model, threat_model.epsilon, seed).cpu()
+    labels = split.labels.cpu()
+    right = ~wrong(logits, labels)
+    highest = logits.softmax(1).amax(1)
+    prefix = f"{name}/{attack.label}"
+    figures = {
+        f"{prefix}/confidence_right": highest[right].mean().item() if right.any() else None,
+        f"{prefix}/confidence_wrong": highest[~right].mean().item() if (~right).any() else None,
+        f"{prefix}/calibration_error": calibration_error(highest, right),
+        f"{prefix}/negative_log_likelihood": F.cross_entropy(logits, labels).item(),
+    }
+    return {key: value for key, value in figures.items() if value is not None}
+
+
+def mixed_accuracy(clean: float, adversarial: float, share: float) -> float:
+    """Accuracy on a set of which `share` in [0, 1] is adversarial. It is linear in the share, so it ranks nothing new."""
+    return (1 - share) * clean + share * adversarial
+
+
+def calibration_error(highest: Tensor, right: Tensor) -> float:
+    """Expected calibration error over 15 equal bins of the highest probability (Guo et al. 2017, eq. 3)."""
+    bins = (highest * _BINS).long().clamp(0, _BINS - 1)
+    gaps = torch.zeros(_BINS, dtype=torch.float64)
+    gaps.index_add_(0, bins, right.double() - highest.double())
+    return (gaps.abs().sum() / len(highest)).item()
+
+
+def predict(network: Network, split: Split) -> Tensor:
+    """Logits [N, K] on the split's device, in evaluation mode, without gradients."""
+    with torch.no_grad(), crafting(network, "eval"):
+        parts = [network(split.pixels(slice(start, start + BATCH))) for start in range(0, len(split), BATCH)]
+    return torch.cat(parts)
+
+
+def fraction(flags: Tensor) -> float:
+    """The share of true values, exact in double precision."""
+    return flags.double().mean().item()
+
+
+def _attacked_logits(
+    network: Network, split: Split, attack: Attack, threat_model: ThreatModel, epsilon: float, seed: int
+) -> Tensor:
+    adversary = _adversary(threat_model, epsilon, seed, attack, split)
+    parts = []
+    with crafting(network, "eval"):
+        for start in range(0, len(split), BATCH):
+            rows = slice(start, start + BATCH)
+            points = attack.perturb(network, split.pixels(rows), split.labels[rows], adversary)
+            with torch.no_grad():
+                parts.append(network(points))
+    return torch.cat(parts)
+
+
+def _adversary(threat_model: ThreatModel, epsilon: float, seed: int, attack: Attack, split: Split) -> Adversary:
+    device = split.labels.device
+    return Adversary(threat_model, epsilon, generator(seed, "evaluation", attack.label, device=device))

@@ -1,0 +1,98 @@
+"""What everyone attacks and trains: a model behind its normalisation, counting the gradients taken through it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase  # what batch and instance norm of every rank share
+
+Precision = Literal["float32", "bfloat16"]
+
+
+class Network(nn.Module):
+    """Images in [0, 1] -> preprocess -> (x - mean) / std -> core -> logits, in float32.
+
+    Normalisation lives here so that every epsilon is in pixel units. `mean` and `std` hold one number a channel;
+    `preprocess` is the defense's part of the network, and is attacked with it; under `bfloat16` the core alone runs in
+    autocast. The core and its input are kept in channels_last, which changes no shape and made a LeNet-5's gradients
+    1.2 to 1.5 times as fast on a CPU core.
+
+    `gradient_evaluations` counts the forward and backward passes taken through this network so far, one an example:
+    when a gradient flows back from N logits to what they were made of, N is added, whoever asked for it. So
+
+    - a training step adds N, an attack of k steps k N, a forward pass without a gradient nothing;
+    - two backward passes through one forward pass (`retain_graph`) add 2 N;
+    - double backpropagation adds 2 N: N for the input's gradient taken with `create_graph`, and N when the loss that
+      holds its penalty is backpropagated. That second pass also runs backward through the first, so the time is more
+      than the count: 3.3 (ReLU) and 4.8 (SiLU) plain passes, measured on a LeNet-5. If the loss is linear in the logits
+      and only the gradient's penalty is backpropagated, nothing comes back through the logits: N in all.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        core: nn.Module,
+        mean: Sequence[float],
+        std: Sequence[float],
+        *,
+        preprocess: Callable[[Tensor], Tensor] | None = None,
+        precision: Precision = "float32",
+    ) -> None:
+        super().__init__()
+        self.core = core.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+        self.preprocess = preprocess
+        self.precision = precision
+        self.gradient_evaluations = 0
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[N, C, H, W] in [0, 1] -> logits [N, classes]."""
+        if self.preprocess is not None:
+            images = self.preprocess(images)
+        normalised = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            logits: Tensor = self.core(normalised)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # a float64 network stays one
+        if logits.grad_fn is not None:
+            # On the node, not on the tensor: a tensor's hook also runs for a gradient that ends at the logits.
+            logits.grad_fn.register_prehook(partial(self._count, len(images)))
+        return logits
+
+    def _count(self, examples: int, _gradients: Any) -> None:
+        self.gradient_evaluations += examples
+
+
+@contextmanager
+def crafting(network: nn.Module, mode: Literal["train", "eval"]) -> Iterator[None]:
+    """Make adversarial examples inside: every module in `mode`, no parameter wanting a gradient; then all as it was.
+
+    Only the input's gradient is wanted, and leaving the parameters' out saves 7 to 11 % of an attack. In `train` mode
+    batch norm normalises by the batch but leaves its running statistics (and their counter) alone, because
+    `track_running_stats` is off for the time: a momentum of 0 would still count the batch, and turn one batch that is
+    not finite into statistics that are not. Flags are restored one by one, also after an exception.
+    """
+    training = [(module, module.training) for module in network.modules()]
+    tracking = [module for module in network.modules() if isinstance(module, _NormBase) and module.track_running_stats]
+    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    try:
+        network.train(mode == "train")
+        for parameter in trainable:
+            parameter.requires_grad_(False)
+        for norm in tracking if mode == "train" else []:
+            norm.track_running_stats = False
+        yield
+    finally:
+        for module, was_training in training:
+            module.training = was_training
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+        for norm in tracking:
+            norm.track_running_stats = True

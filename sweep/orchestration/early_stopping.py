@@ -1,0 +1,82 @@
+"""Asynchronous successive halving, the stopping kind: monotone, finite-only, rebuilt from the journal.
+
+At each rung a trial's best value so far is compared with those that came before it. The bounds of the objective are not
+looked at here: early in training most robust networks still violate them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sweep.objective import Goal
+from sweep.study import Asha
+
+
+@dataclass
+class Rungs:
+    """The values that reached each rung, by level and trial. Greater is better."""
+
+    rule: Asha
+    goal: Goal
+    values: dict[int, dict[int, float]] = field(default_factory=dict)
+
+    def levels(self) -> Iterator[int]:
+        """The rungs, without end."""
+        return (self.rule.grace_period * self.rule.reduction_factor**k for k in itertools.count())
+
+    def reached(self, trial: int, resource: float) -> list[int]:
+        """The rungs at or below `resource` at which this trial has not been judged yet."""
+        passed = itertools.takewhile(lambda level: level <= resource, self.levels())
+        return [level for level in passed if trial not in self.values.get(level, {})]
+
+    def judge(self, trial: int, metrics: Mapping[str, float], best: float) -> tuple[bool, dict[str, float]]:
+        """Whether a trial whose best value so far is `best` goes on, and what is recorded: rung to value.
+
+        The first `reduction_factor - 1` trials at a rung always go on: there is too little to compare them with.
+        """
+        recorded = {str(level): best for level in self.reached(trial, metrics[self.rule.resource])}
+        self.record(trial, recorded)
+        return all(self._goes_on(int(level), best) for level in recorded), recorded
+
+    def record(self, trial: int, recorded: Mapping[str, float]) -> None:
+        """Take in what `judge` recorded, now or as the journal tells it."""
+        for level, value in recorded.items():
+            self.values.setdefault(int(level), {})[trial] = value
+
+    def value(self, metrics: Mapping[str, float]) -> float:
+        """The objective, greater being better; minus infinity where it is missing or not finite."""
+        value = metrics.get(self.goal.metric, math.nan)
+        if not math.isfinite(value):
+            return -math.inf
+        return value if self.goal.direction == "maximize" else -value
+
+    def populations(self) -> dict[int, int]:
+        """How many trials reached each rung."""
+        return {level: len(values) for level, values in sorted(self.values.items())}
+
+    def _goes_on(self, level: int, value: float) -> bool:
+        values = sorted(self.values[level].values(), reverse=True)
+        if len(values) < self.rule.reduction_factor:
+            return True
+        return value >= values[len(values) // self.rule.reduction_factor - 1]
+
+
+def table(rule: Asha, costs: Mapping[str, float], epochs: int) -> list[dict[str, Any]]:
+    """The rungs that a study's branches will meet: level, and the epoch at which each branch reaches it.
+
+    `costs` are each branch's gradient evaluations an epoch.
+    """
+    rows = []
+    for k in itertools.count():
+        level = rule.grace_period * rule.reduction_factor**k
+        reached = {
+            name: math.ceil(level / (cost if rule.resource == "gradient_evaluations" else 1)) for name, cost in costs.items()
+        }
+        within = {name: epoch for name, epoch in reached.items() if epoch < epochs}
+        if not within:
+            return rows
+        rows.append({"level": level, "epochs": within})

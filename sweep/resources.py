@@ -1,0 +1,36 @@
+"""What a process may use and has used: device, threads, peak memory."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import torch
+
+_RESET_PEAK = "5"  # proc(5), clear_refs: resets the peak resident set size
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is the GPU where there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Begin a new peak, so that a process that runs many trials reports each one's own."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with contextlib.suppress(OSError):  # a system without /proc reports the process's peak instead
+        Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
+
+
+def peak_memory(device: torch.device) -> float:
+    """Peak megabytes since the reset: of the GPU on CUDA, else of the process's resident set."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return 0.0

@@ -1,0 +1,119 @@
+"""The journal's events, summed up: what is known of every trial. Live and after a crash alike, this is how it is known.
+
+session   a sweep began or was resumed          asked     the sampler proposed a trial
+started   a worker took it up                   reported  it finished an epoch; what early stopping said
+ended     it is over, and how                   closed    the session ended
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from sweep.objective import WORST, Goal, Rank
+
+End = Literal["completed", "stopped", "diverged", "failed", "timed_out"]
+ENDS: tuple[End, ...] = get_args(End)
+
+
+@dataclass
+class TrialRecord:
+    """One trial as the journal tells it."""
+
+    number: int
+    config: dict[str, Any]
+    params: dict[str, Any]
+    origin: str
+    attributes: dict[str, Any]  # the sampler's own notes
+    end: End | None = None
+    attempts: int = 0
+    reports: dict[int, dict[str, float]] = field(default_factory=dict)  # by epoch
+    best: dict[str, Any] | None = None  # {"epoch", "metrics"} of the epoch that counts
+    final: dict[str, float] = field(default_factory=dict)
+    error: dict[str, str] | None = None
+
+    @property
+    def epoch(self) -> int:
+        """The last epoch reported; 0 before the first."""
+        return max(self.reports, default=0)
+
+    @property
+    def defense(self) -> str:
+        return str(self.config["defense"]["name"])
+
+    @property
+    def gradient_evaluations(self) -> float:
+        return self.reports[self.epoch].get("gradient_evaluations", 0.0) if self.reports else 0.0
+
+    def rank(self, goal: Goal) -> Rank:
+        """The trial's place by the figures that count; a trial that did not complete has none."""
+        if self.end != "completed" or self.best is None:
+            return WORST
+        return goal.rank(self.best["metrics"])
+
+    def best_report(self, goal: Goal) -> tuple[int, dict[str, float]] | None:
+        """The best epoch so far and its metrics."""
+        ranked = max(self.reports.items(), key=lambda item: goal.rank(item[1]), default=None)
+        return ranked if ranked and goal.rank(ranked[1]) > WORST else None
+
+
+@dataclass
+class Ledger:
+    """Every trial of a study by number, and the study's sessions."""
+
+    trials: dict[int, TrialRecord] = field(default_factory=dict)
+    sessions: int = 0
+    hours: float = 0.0  # wall time of all sessions, as far as the journal tells
+    _since: float | None = None
+
+    def apply(self, event: Mapping[str, Any]) -> None:
+        """Take one event of the journal into account. Unknown events are for other readers."""
+        handler = getattr(self, f"_{event['event']}", None)
+        if handler is not None:
+            handler(event)
+        if self._since is not None and event["event"] != "session":
+            self.hours += max(event["time"] - self._since, 0.0) / 3600
+        self._since = event["time"]
+
+    @property
+    def in_flight(self) -> list[TrialRecord]:
+        return [trial for trial in self.trials.values() if trial.end is None]
+
+    @property
+    def gradient_evaluations(self) -> float:
+        return sum(trial.gradient_evaluations for trial in self.trials.values())
+
+    def counts(self) -> Counter[str]:
+        """Trials by end; those that run or wait as ``running``."""
+        return Counter(trial.end or "running" for trial in self.trials.values())
+
+    def ranked(self, goal: Goal) -> list[TrialRecord]:
+        """Completed trials, best first; ties go to the earlier trial."""
+        completed = [trial for trial in self.trials.values() if trial.rank(goal) > WORST]
+        return sorted(completed, key=lambda trial: trial.rank(goal), reverse=True)
+
+    def __iter__(self) -> Iterator[TrialRecord]:
+        return iter(self.trials.values())
+
+    def _session(self, event: Mapping[str, Any]) -> None:
+        self.sessions = event["session"]
+
+    def _asked(self, event: Mapping[str, Any]) -> None:
+        number = event["trial"]
+        self.trials[number] = TrialRecord(
+            number, event["config"], event["params"], event["origin"], event.get("attributes", {})
+        )
+
+    def _started(self, event: Mapping[str, Any]) -> None:
+        self.trials[event["trial"]].attempts = event["attempt"]
+
+    def _reported(self, event: Mapping[str, Any]) -> None:
+        self.trials[event["trial"]].reports[event["epoch"]] = event["metrics"]
+
+    def _ended(self, event: Mapping[str, Any]) -> None:
+        trial = self.trials[event["trial"]]
+        trial.end, trial.best, trial.error = event["end"], event["best"], event["error"]
+        trial.final = event["final"] or {}
+        trial.attributes = event.get("attributes", trial.attributes)

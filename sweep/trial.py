@@ -1,0 +1,185 @@
+"""One trial: the only place where names become objects. Configuration -> components -> training -> figures and weights.
+
+A trial keeps its own folder: `config.json`, `checkpoint.pt` (last and best network, optimizer, figures so far) and, when
+it completes, `best.safetensors`, `last.safetensors` and `metrics.json`. It knows nothing of who runs it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sweep import checkpoint
+from sweep.alpha_rules import Measurement
+from sweep.configuration import TrialConfig
+from sweep.datasets import Splits
+from sweep.errors import CheckpointError
+from sweep.evaluation import confidence, evaluate, mixed_accuracy
+from sweep.models.batch_norm import split_batch_norm
+from sweep.models.network import Network
+from sweep.objective import WORST, Rank
+from sweep.resources import choose_device, reset_peak_memory
+from sweep.seeding import layer_randomness
+from sweep.training import EpochResult, Plan, State, train
+
+
+class Trial:
+    """A configuration being trained, from its checkpoint where its folder holds one."""
+
+    def __init__(self, config: TrialConfig, folder: Path | None = None, *, checkpoint_seconds: float = 0.0) -> None:
+        torch.set_num_threads(config.threads)
+        self.config = config
+        self.folder = folder
+        self.checkpoint_seconds = checkpoint_seconds
+        self.device = choose_device(config.device)
+        reset_peak_memory(self.device)
+        splits = config.dataset.load()
+        self.validation = splits.validation.to(self.device)
+        self.network = build_network(config, splits).to(self.device)
+        self.plan = self._plan(splits)
+        self.state = State()
+        self.results: list[EpochResult] = []
+        self.best: EpochResult | None = None
+        self.best_weights: dict[str, Tensor] = {}
+        self._saved = 0.0
+        if folder is not None:
+            self._begin(folder)
+
+    def run(self, reported: int = 0) -> Iterator[EpochResult]:
+        """The epochs after `reported`: those that a checkpoint already holds, then the rest, trained one by one.
+
+        The checkpoint is written before a result is given away, so what anyone was told can be gone on from.
+        """
+        yield from [result for result in self.results if result.epoch > reported]
+        for result in train(self.plan, self.state):
+            self.results.append(result)
+            if self._rank(result) > self._rank(self.best):
+                self.best, self.best_weights = result, _copy(self.network)
+            due = time.monotonic() - self._saved >= self.checkpoint_seconds
+            if due or result.epoch == self.config.epochs:
+                self.save()
+            yield result
+
+    @property
+    def selected(self) -> EpochResult:
+        """The epoch that counts as the trial's, as the configuration declares."""
+        chosen = self.best if self.config.select == "best" else self.results[-1]
+        assert chosen is not None
+        return chosen
+
+    def finish(self) -> dict[str, float]:
+        """Attack the selected network with every attack of the configuration on the validation split; write weights."""
+        last = _copy(self.network)
+        selected = self.best_weights if self.config.select == "best" else last
+        self.network.load_state_dict(selected)
+        config = self.config
+        attacks = (*config.validation_attacks, *config.final_attacks)
+        verdicts = evaluate(self.network, self.validation, attacks, config.threat_model, config.seed)
+        figures = verdicts.metrics("validation")
+        judge = config.validation_attacks[0]
+        figures |= confidence(self.network, self.validation, judge, config.threat_model, config.seed, "validation")
+        clean, worst = verdicts.clean.double().mean().item(), verdicts.worst_case.double().mean().item()
+        figures["validation/worst_case/adversarial_accuracy"] = worst
+        figures["validation/worst_case/robustness_gap"] = clean - worst
+        figures["validation/mixed_50/accuracy"] = mixed_accuracy(clean, worst, 0.5)
+        figures["overhead/gradient_evaluations"] = self.state.gradient_evaluations / (config.epochs * len(self.plan.train))
+        if self.folder is not None:
+            checkpoint.save_weights(self.folder / "best.safetensors", self.best_weights)
+            checkpoint.save_weights(self.folder / "last.safetensors", last)
+            checkpoint.write_json(self.folder / "metrics.json", self.summary(figures))
+        return figures
+
+    def summary(self, final: dict[str, float]) -> dict[str, Any]:
+        """What `metrics.json` holds."""
+        return {
+            "fingerprint": self.config.fingerprint,
+            "selected_epoch": self.selected.epoch,
+            "selected": self.selected.metrics,
+            "last": self.results[-1].metrics,
+            "final": final,
+        }
+
+    def save(self) -> None:
+        """Write the checkpoint, where the trial has a folder."""
+        if self.folder is None:
+            return
+        self._saved = time.monotonic()
+        checkpoint.save(
+            self.folder / "checkpoint.pt",
+            {
+                "fingerprint": self.config.fingerprint,
+                "network": self.network.state_dict(),
+                "optimizer": self.plan.optimizer.state_dict(),
+                "gradient_evaluations": self.network.gradient_evaluations,
+                "state": asdict(self.state),
+                "results": [asdict(result) for result in self.results],
+                "best": asdict(self.best) if self.best else None,
+                "best_weights": self.best_weights,
+            },
+        )
+
+    def _begin(self, folder: Path) -> None:
+        path = folder / "checkpoint.pt"
+        if path.exists():
+            self._restore(path)
+        else:
+            checkpoint.write_json(folder / "config.json", self.config.to_json())
+
+    def _restore(self, path: Path) -> None:
+        saved = checkpoint.load(path, self.device)
+        if saved.get("fingerprint") != self.config.fingerprint:
+            raise CheckpointError(
+                f"{path} belongs to another configuration ({saved.get('fingerprint')}, not {self.config.fingerprint}); "
+                "use another folder, or delete it to start anew"
+            )
+        self.network.load_state_dict(saved["network"])
+        self.plan.optimizer.load_state_dict(saved["optimizer"])
+        self.network.gradient_evaluations = saved["gradient_evaluations"]
+        history = [Measurement(**values) for values in saved["state"].pop("history")]
+        self.state = State(history=history, **saved["state"])
+        self.results = [EpochResult(**result) for result in saved["results"]]
+        self.best = EpochResult(**saved["best"]) if saved["best"] else None
+        self.best_weights = saved["best_weights"]
+
+    def _rank(self, result: EpochResult | None) -> Rank:
+        return self.config.objective[0].rank(result.metrics) if result else WORST
+
+    def _plan(self, splits: Splits) -> Plan:
+        config = self.config
+        return Plan(
+            network=self.network,
+            optimizer=config.optimizer.build(self.network.parameters()),
+            learning_rate=config.optimizer.learning_rate,
+            learning_rate_schedule=config.learning_rate_schedule,
+            defense=config.defense,
+            threat_model=config.threat_model,
+            train=splits.train.to(self.device),
+            validation=self.validation,
+            attacks=config.validation_attacks,
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            augmentation=config.augmentation,
+            validate_every=config.validate_every,
+            seed=config.seed,
+            device=self.device,
+        )
+
+
+def build_network(config: TrialConfig, splits: Splits) -> Network:
+    """The configuration's network, initialised from its seed, on the CPU."""
+    with layer_randomness(config.seed, "initialisation"):
+        core = config.model.build(splits.channels, splits.size, splits.classes)
+    if config.defense.splits_batch_norm:
+        core = split_batch_norm(core)
+    mean, std = config.dataset.statistics(splits.channels)
+    return Network(core, mean, std, preprocess=config.defense.preprocess, precision=config.precision)
+
+
+def _copy(network: Network) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
