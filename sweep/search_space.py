@@ -110,7 +110,7 @@ class SearchSpace(BaseModel):
                 return picks.get(name, domain.representatives()[0])
 
             yield self.resolve(pick), found
-            for name in found.keys() - seen:
+            for name in [name for name in found if name not in seen]:
                 branches = {key: value for key, value in picks.items() if name.startswith(key)}
                 queue += [{**branches, name: value} for value in found[name].representatives()[1:]]
             seen |= found.keys()

@@ -32,34 +32,35 @@ class AlphaRule(Component):
     measures: ClassVar[bool] = False  # whether it looks at the measurements
 
     @abstractmethod
-    def alpha(self, progress: float, history: Sequence[Measurement]) -> float:
+    def value(self, progress: float, history: Sequence[Measurement]) -> float:
         """The clean loss's weight at `progress` in [0, 1] of training, after the epochs measured so far."""
 
 
 class MeasuredAlphaRule(AlphaRule):
     """A rule that follows the measurements of each epoch, with one epoch's lag.
 
-    The paper does not say at which radius Accuracy_adv is measured while epsilon ramps. At the epoch's own radius, alpha
-    begins near 1/2, where the attack is weak, and falls as epsilon grows: the opposite of "prioritizes robustness when
-    adversarial accuracy is low and shifts focus back to accuracy on clean data as robustness improves" (section 3.2). At
-    the full radius it is low until robustness is learnt and then rises, as that sentence says, so `target` is the default.
+    The paper does not say at which radius Accuracy_adv is measured while epsilon ramps. At the epoch's own radius alpha
+    begins near 1/2, where the attack is weak, and falls as epsilon grows: the opposite of section 3.2's "prioritizes
+    robustness when adversarial accuracy is low and shifts focus back to accuracy on clean data as robustness improves".
+    At the full radius it is low until robustness is learnt and then rises, as that sentence says: hence `target`.
     """
 
     measures: ClassVar[bool] = True
 
     measured_at: Literal["current", "target"] = Field(
-        "target", description="radius of the measuring attack: the epoch's own, or the one that the schedule leads to"
+        default="target",
+        description="radius of the measuring attack: the epoch's own, or the one that the schedule leads to",
     )
     split: Literal["validation", "train"] = Field(
-        "validation",
+        default="validation",
         description="where: validation, or the epoch's own training batches (free; always at the current radius)",
     )
-    initial: float = Field(0.5, ge=0, le=1, description="alpha before the first measurement")
+    initial: float = Field(default=0.5, ge=0, le=1, description="alpha before the first measurement")
     momentum: float = Field(
-        0.0, ge=0, lt=1, description="share of the running average that an epoch keeps; 0: no average"
+        default=0.0, ge=0, lt=1, description="share of the running average that an epoch keeps; 0: no average"
     )
-    minimum: float = Field(0.0, ge=0, le=1, description="alpha never lies below")
-    maximum: float = Field(1.0, ge=0, le=1, description="alpha never lies above")
+    minimum: float = Field(default=0.0, ge=0, le=1, description="alpha never lies below")
+    maximum: float = Field(default=1.0, ge=0, le=1, description="alpha never lies above")
 
     @model_validator(mode="after")
     def _leaves_room(self) -> Self:
@@ -72,7 +73,7 @@ class MeasuredAlphaRule(AlphaRule):
     def weight(self, measurement: Measurement) -> float:
         """What one epoch alone asks for; clipped by the caller."""
 
-    def alpha(self, progress: float, history: Sequence[Measurement]) -> float:
+    def value(self, progress: float, history: Sequence[Measurement]) -> float:
         # The average begins at the first measurement, not at `initial`: a long memory should not hold on to a guess.
         average = None
         for measurement in history:
@@ -87,8 +88,10 @@ class MeasuredAlphaRule(AlphaRule):
 class RatioAlphaRule(MeasuredAlphaRule):
     """A rule that is one measured term's share of two."""
 
-    smoothing: float = Field(0.0, ge=0, le=1, description="added to both terms; 1/n counts as one example more in n")
-    undefined: float = Field(0.5, ge=0, le=1, description="alpha where both terms are 0 (0/0)")
+    smoothing: float = Field(
+        default=0.0, ge=0, le=1, description="added to both terms; 1/n counts as one example more in n"
+    )
+    undefined: float = Field(default=0.5, ge=0, le=1, description="alpha where both terms are 0 (0/0)")
 
     def ratio(self, term: float, other: float, scale: float = 1.0) -> float:
         """scale * term / (term + other), smoothed."""

@@ -8,9 +8,11 @@ from sweep.registry import register
 
 @register("loss_ratio")
 class LossRatio(RatioAlphaRule):
-    """L_adv / (L_adv + L_clean): the larger the adversarial loss, the more weight the clean one gets; or the inverse."""
+    """L_adv / (L_adv + L_clean): a large adversarial loss moves weight to the clean one; or the inverse."""
 
-    inverse: bool = Field(False, description="L_clean / (L_adv + L_clean) instead: weight goes to the larger loss")
+    inverse: bool = Field(
+        default=False, description="L_clean / (L_adv + L_clean) instead: weight goes to the larger loss"
+    )
 
     def weight(self, measurement: Measurement) -> float:
         if self.inverse:

@@ -12,11 +12,13 @@ from sweep.registry import register
 
 @register("ramp")
 class Ramp(AlphaRule):
-    """From `alpha_start` to `alpha_end` over all of training, whatever the network does: the control for adaptive rules."""
+    """From `alpha_start` to `alpha_end` over all of training, whatever is measured: the control for adaptive rules."""
 
     alpha_start: float = Field(ge=0, le=1, description="alpha at the beginning")
     alpha_end: float = Field(ge=0, le=1, description="alpha at the end")
-    shape: Literal["linear", "cosine"] = Field("linear", description="straight, or half a cosine, flat at both ends")
+    shape: Literal["linear", "cosine"] = Field(
+        default="linear", description="straight, or half a cosine, flat at both ends"
+    )
 
     @model_validator(mode="after")
     def _moves(self) -> Self:
@@ -24,6 +26,6 @@ class Ramp(AlphaRule):
             raise ValueError(f"alpha_start and alpha_end are both {self.alpha_start:g}: use the alpha rule 'fixed'")
         return self
 
-    def alpha(self, progress: float, history: Sequence[Measurement]) -> float:
+    def value(self, progress: float, history: Sequence[Measurement]) -> float:
         share = progress if self.shape == "linear" else (1 - math.cos(math.pi * progress)) / 2
         return (1 - share) * self.alpha_start + share * self.alpha_end

@@ -91,9 +91,9 @@ class Dataset(Component):
     std: Deviation
     validation_size: ValidationSize = 5_000
     split_seed: int = Field(
-        0, ge=0, description="of the split into training and validation: the study's, not a trial's"
+        default=0, ge=0, description="of the split into training and validation: the study's, not a trial's"
     )
-    train_size: int | None = Field(None, ge=1, description="use only so many training images; null uses all")
+    train_size: int | None = Field(default=None, ge=1, description="use only so many training images; null uses all")
 
     @abstractmethod
     def sources(self, part: Part) -> Sequence[Path]:
@@ -111,7 +111,8 @@ class Dataset(Component):
         wanted = available if self.train_size is None else self.train_size
         if not 1 <= wanted <= available:
             total = f"{len(part.labels):,} images, of which validation_size={self.validation_size:,} are held out"
-            raise DataError(f"dataset {self.name}: train_size={self.train_size} of {total}; lower one of the two")
+            left = f"{max(available, 0):,} are left to train on, and train_size is {self.train_size or 'all'}"
+            raise DataError(f"dataset {self.name}: {total}; {left}")
         train = Split(part.images[:wanted], part.labels[:wanted])
         return Splits(train, Split(part.images[available:], part.labels[available:]), part.classes)
 

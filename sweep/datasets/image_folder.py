@@ -39,8 +39,8 @@ class ImageFolder(Dataset):
     """
 
     folder: str = Field(min_length=1, description="under the data directory, or absolute")
-    size: int = Field(224, ge=4, le=1024, description="height and width in pixels")
-    classes: Names | None = Field(None, description="names of the class folders to use; null uses all")
+    size: int = Field(default=224, ge=4, le=1024, description="height and width in pixels")
+    classes: Names | None = Field(default=None, description="names of the class folders to use; null uses all")
     mean: Mean = IMAGENET_MEAN
     std: Deviation = IMAGENET_STD
     validation_size: ValidationSize = 1_000

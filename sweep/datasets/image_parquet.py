@@ -54,15 +54,17 @@ class ImageParquet(Dataset):
     """
 
     train: str = Field(min_length=1, description="file, or pattern such as data/train-*.parquet, in the data directory")
-    test: str | None = Field(None, min_length=1, description="file or pattern with the test images")
-    test_size: int | None = Field(None, ge=1, description="rows of train to set aside for testing")
-    split_column: str | None = Field(None, description="column of train that says which split a row belongs to")
-    train_value: str | int | None = Field(None, description="what split_column holds in training rows")
-    test_value: str | int | None = Field(None, description="what split_column holds in test rows")
+    test: str | None = Field(default=None, min_length=1, description="file or pattern with the test images")
+    test_size: int | None = Field(default=None, ge=1, description="rows of train to set aside for testing")
+    split_column: str | None = Field(default=None, description="column of train that says which split a row belongs to")
+    train_value: str | int | None = Field(default=None, description="what split_column holds in training rows")
+    test_value: str | int | None = Field(default=None, description="what split_column holds in test rows")
     image_column: str = "image"
     label_column: str = "label"
-    size: int | None = Field(None, ge=4, le=1024, description="height and width to resize to; null: all must agree")
-    channels: Literal[1, 3] = Field(3, description="1 converts to grayscale, 3 to colour")
+    size: int | None = Field(
+        default=None, ge=4, le=1024, description="height and width to resize to; null: all must agree"
+    )
+    channels: Literal[1, 3] = Field(default=3, description="1 converts to grayscale, 3 to colour")
     mean: Mean = IMAGENET_MEAN
     std: Deviation = IMAGENET_STD
     validation_size: ValidationSize = 1_000

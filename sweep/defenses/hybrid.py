@@ -57,7 +57,7 @@ class Hybrid(AttackedDefense):
         return self.split_batch_norm
 
     def alpha_at(self, clock: Clock, history: Sequence[Measurement]) -> float:
-        return self.alpha_rule.alpha(clock.progress, history)
+        return self.alpha_rule.value(clock.progress, history)
 
     def measurement(self, current_epsilon: float) -> tuple[Attack, float] | None:
         rule = self.alpha_rule

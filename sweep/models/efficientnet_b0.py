@@ -16,7 +16,9 @@ class EfficientNetB0(Model):
     works in place. It halves the image five times, so it means little below 32x32. Its activation is always SiLU.
     """
 
-    dropout: float = Field(0.2, ge=0, lt=1, description="probability of dropping a feature before the last layer")
+    dropout: float = Field(
+        default=0.2, ge=0, lt=1, description="probability of dropping a feature before the last layer"
+    )
 
     def build(self, channels: int, size: tuple[int, int], classes: int) -> nn.Module:
         network: nn.Module = torchvision().models.efficientnet_b0(

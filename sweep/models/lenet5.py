@@ -46,8 +46,8 @@ class LeNet5(Model):
     adversarial training needs (Madry et al., section 4: small networks fall back to one class).
     """
 
-    variant: Variant = Field("madry", description="whose LeNet")
-    activation: ActivationName = Field("relu", description="after every layer but the last")
+    variant: Variant = Field(default="madry", description="whose LeNet")
+    activation: ActivationName = Field(default="relu", description="after every layer but the last")
 
     def build(self, channels: int, size: tuple[int, int], classes: int) -> nn.Module:
         convolutions, hidden = _LAYERS[self.variant]

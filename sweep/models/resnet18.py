@@ -18,8 +18,8 @@ class ResNet18(Model):
     11,173,962 parameters for ten classes and colour at width 64. Initialised as torch's layers are by default.
     """
 
-    width: int = Field(64, ge=1, le=512, description="maps of the stem and the first stage")
-    activation: ActivationName = Field("relu", description="after every batch norm and every block's sum")
+    width: int = Field(default=64, ge=1, le=512, description="maps of the stem and the first stage")
+    activation: ActivationName = Field(default="relu", description="after every batch norm and every block's sum")
 
     def build(self, channels: int, size: tuple[int, int], classes: int) -> nn.Module:
         stages: list[nn.Module] = []

@@ -14,13 +14,15 @@ class Adaptive(Span):
     """Grows after each epoch whose adversarial accuracy reaches `threshold`, waits after the others, stops at `end`.
 
     The closed-loop reading of Delviz et al. 2024, section 3.1 ("based on the model's training progress"); curriculum
-    adversarial training takes its next lesson in the same way (Cai et al. 2018). Replayed from the accuracies each time.
+    adversarial training begins its next lesson in the same way (Cai et al. 2018). Replayed from the accuracies.
     """
 
-    threshold: float = Field(0.5, ge=0, le=1, description="adversarial accuracy, a fraction, that an epoch must reach")
-    increment: float = Field(0.1, gt=0, le=4, description="added to the factor after such an epoch")
+    threshold: float = Field(
+        default=0.5, ge=0, le=1, description="adversarial accuracy, a fraction, that an epoch must reach"
+    )
+    increment: float = Field(default=0.1, gt=0, le=4, description="added to the factor after such an epoch")
     rate: float | None = Field(
-        None, gt=0, le=10, description="relative growth, factor * (1 + rate); replaces increment"
+        default=None, gt=0, le=10, description="relative growth, factor * (1 + rate); replaces increment"
     )
 
     @model_validator(mode="after")

@@ -15,6 +15,7 @@ from sweep.registry import Component, named
 
 _POINTS = 1000  # of the grid on which a schedule is searched for a sharp drop
 _WINDOW = 50  # of those points: a twentieth of training
+_ROUNDING = 1e-9  # floats put 0.3 before 0.1 + 0.2, yet an epoch on the end of its ramp is at the end
 
 
 class Schedule(Component):
@@ -47,7 +48,7 @@ class Span(Schedule):
     """A schedule between two different factors."""
 
     start: float = Field(ge=0, le=4, description="factor at the beginning; 0.1 for epsilon in Delviz et al. 2024")
-    end: float = Field(1.0, ge=0, le=4, description="factor it leads to")
+    end: float = Field(default=1.0, ge=0, le=4, description="factor it leads to")
 
     @model_validator(mode="after")
     def _moves(self) -> Self:
@@ -63,25 +64,23 @@ class Span(Schedule):
 class Ramp(Span):
     """Stays at `start` for `hold`, goes to `end` within `ramp`, and stays there. Never turns back."""
 
-    hold: float = Field(0.0, ge=0, lt=1, description="fraction of training spent at start first")
-    ramp: float = Field(1.0, gt=0, le=1, description="fraction of training from start to end")
+    hold: float = Field(default=0.0, ge=0, lt=1, description="fraction of training spent at start first")
+    ramp: float = Field(default=1.0, gt=0, le=1, description="fraction of training from start to end")
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.hold + self.ramp > 1 + 1e-9:
+        if self.hold + self.ramp > 1 + _ROUNDING:
             given = f"hold + ramp must be at most 1, got {self.hold:g} + {self.ramp:g}"
             raise ValueError(f"{given}: with this hold, ramp can be at most {1 - self.hold:g}")
         return self
 
     def factor(self, progress: float, accuracies: Sequence[float] = ()) -> float:
-        # Rounded because floats put 0.3 before 0.1 + 0.2: an epoch that lies on the end of the ramp is at its end.
-        position = round((progress - self.hold) / self.ramp, 12)
-        if position <= 0:
+        if progress <= self.hold:
             return self.start
-        if position >= 1:
+        if progress >= self.hold + self.ramp - _ROUNDING:
             return self.end
         low, high = sorted((self.start, self.end))
-        return min(max(self.at(position), low), high)
+        return min(max(self.at((progress - self.hold) / self.ramp), low), high)
 
     @abstractmethod
     def at(self, position: float) -> float:

@@ -12,11 +12,11 @@ from sweep.schedules.base import Schedule
 class Constant(Schedule):
     """One factor throughout: what every other schedule has to beat.
 
-    A ramp from 0.1 trains with 0.55 of epsilon on average; constant with value=0.55 gives the same dose in another shape,
-    and so tells the effect of the one from that of the other.
+    A linear ramp from 0.1 trains with 0.55 of epsilon on average. Constant at value=0.55 gives that dose in another
+    shape, and so tells the effect of the shape from that of the dose.
     """
 
-    value: float = Field(1.0, gt=0, le=4, description="factor")
+    value: float = Field(default=1.0, gt=0, le=4, description="factor")
 
     def factor(self, progress: float, accuracies: Sequence[float] = ()) -> float:
         return self.value

@@ -8,7 +8,7 @@ from sweep.schedules.base import Ramp
 
 @register("cosine")
 class Cosine(Ramp):
-    """Half a cosine, flat at both ends; from 1 to 0 it is the usual decay of a learning rate (Loshchilov and Hutter 2017)."""
+    """Half a cosine, flat at both ends; from 1 to 0, a usual decay of learning rates (Loshchilov and Hutter 2017)."""
 
     def at(self, position: float) -> float:
         return self.between((1 - math.cos(math.pi * position)) / 2)

@@ -11,7 +11,7 @@ class Exponential(Ramp):
     """start^(1 - p) end^p: equal ratios in equal times, so both ends lie above 0."""
 
     start: float = Field(gt=0, le=4, description="factor at the beginning; 0.1 for epsilon in Delviz et al. 2024")
-    end: float = Field(1.0, gt=0, le=4, description="factor it leads to")
+    end: float = Field(default=1.0, gt=0, le=4, description="factor it leads to")
 
     def at(self, position: float) -> float:
         return float(self.start ** (1 - position) * self.end**position)

@@ -16,9 +16,9 @@ class OneCycle(Schedule):
     (Wong et al. 2020, fast_adversarial; Rice et al. 2020, robust_overfitting).
     """
 
-    start: float = Field(0.0, ge=0, lt=1, description="factor at the beginning")
-    end: float = Field(0.0, ge=0, lt=1, description="factor at the end")
-    peak_at: float = Field(0.4, gt=0, lt=1, description="fraction of training at which the factor is 1")
+    start: float = Field(default=0.0, ge=0, lt=1, description="factor at the beginning")
+    end: float = Field(default=0.0, ge=0, lt=1, description="factor at the end")
+    peak_at: float = Field(default=0.4, gt=0, lt=1, description="fraction of training at which the factor is 1")
 
     def factor(self, progress: float, accuracies: Sequence[float] = ()) -> float:
         if progress <= self.peak_at:

@@ -10,7 +10,9 @@ from sweep.schedules.base import Ramp
 class Polynomial(Ramp):
     """start + (end - start) p^power."""
 
-    power: float = Field(2.0, ge=0.1, le=10, description="above 1 it moves late, below 1 early, at 1 it is linear")
+    power: float = Field(
+        default=2.0, ge=0.1, le=10, description="above 1 it moves late, below 1 early, at 1 it is linear"
+    )
 
     def at(self, position: float) -> float:
         return self.between(float(position**self.power))

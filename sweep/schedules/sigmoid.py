@@ -13,7 +13,7 @@ class Sigmoid(Ramp):
     """sigmoid(steepness (p - 1/2)), stretched so that it meets start and end exactly."""
 
     steepness: float = Field(
-        10.0, ge=0.1, le=100, description="near 0 it is linear; the higher, the nearer to one step"
+        default=10.0, ge=0.1, le=100, description="near 0 it is linear; the higher, the nearer to one step"
     )
 
     def at(self, position: float) -> float:

@@ -15,14 +15,17 @@ from sweep.schedules.base import Schedule
 class Step(Schedule):
     """Multiplied by gamma at each milestone, as learning rates are dropped (Rice et al. 2020: /10 at 1/2 and at 3/4).
 
-    A gamma above 1 raises epsilon in steps: start=0.25, milestones=(0.25, 0.5), gamma=2 trains with 1/4, 1/2 and all of it.
+    A gamma above 1 raises epsilon in steps: start=0.25, milestones=(0.25, 0.5), gamma=2 gives 1/4, 1/2 and all of it.
     """
 
     milestones: Annotated[tuple[float, ...], Field(strict=False)] = Field(
-        (0.5, 0.75), min_length=1, description="fractions of training, increasing, each between 0 and 1"
+        default=(0.5, 0.75),
+        min_length=1,
+        max_length=50,
+        description="fractions of training, increasing, each between 0 and 1",
     )
-    gamma: float = Field(0.1, ge=0.001, le=10, description="what the factor is multiplied by at each milestone")
-    start: float = Field(1.0, gt=0, le=4, description="factor before the first milestone")
+    gamma: float = Field(default=0.1, ge=0.001, le=10, description="what the factor is multiplied by at each milestone")
+    start: float = Field(default=1.0, gt=0, le=4, description="factor before the first milestone")
 
     @model_validator(mode="after")
     def _is_ordered(self) -> Self:

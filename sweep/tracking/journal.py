@@ -2,7 +2,7 @@
 
 One line an event, in UTF-8: the CRC-32 of the JSON text as eight hexadecimal digits, a space, compact JSON, a newline.
 
-    36d5cb32 {"event":"ended","time":1765432100.25,"trial":7,"end":"completed"}
+    a44f11f2 {"event":"ended","time":1765432100.25,"trial":7,"end":"completed"}
 
 A process that dies while writing leaves at most one torn line, the last one, which never counted and is cut off when
 the journal is next opened. Anything else that does not match its checksum is damage, and is refused, not skipped.

@@ -98,6 +98,29 @@ def test_a_damaged_file_is_decoded_again(folder: Path, monkeypatch: pytest.Monke
     assert len(DECODED) == 2
 
 
+@pytest.mark.parametrize("name", ["images.npy", "labels.npy"])
+def test_arrays_of_another_length_are_decoded_again(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    opened()
+    (file,) = folder.glob(f"*/{name}")
+    array = np.load(file)
+    file.unlink()
+    np.save(file, array[:-1])
+    forget(monkeypatch)
+    assert len(opened().images) == len(opened().labels) == 12
+    assert len(DECODED) == 2
+
+
+def test_what_a_killed_process_left_is_replaced(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = opened().images.clone()
+    (entry,) = folder.iterdir()
+    for file in entry.iterdir():
+        file.unlink()
+    (entry / "images.npy.partial").write_bytes(b"half an image" * 1_000)
+    forget(monkeypatch)
+    assert torch.equal(opened().images, expected)
+    assert sorted(path.name for path in entry.iterdir()) == ["entry.json", "images.npy", "labels.npy", "lock"]
+
+
 def test_a_failed_decoding_leaves_nothing_behind(folder: Path) -> None:
     def half() -> Decoded:
         def images() -> object:

@@ -1,0 +1,156 @@
+"""The study folder: the resolved study, its journal, its trials; one owner at a time.
+
+    studies/digits/
+        study.json     the study in full, its fingerprint, versions and commit
+        journal.log    every event: the truth
+        lock           who runs it now
+        trials/0007/   config.json, checkpoint.pt, metrics.json, best.safetensors, last.safetensors
+        optuna.log     the Optuna study, rebuilt from the journal (for optuna-dashboard)
+        mlflow.db      the MLflow mirror of the journal
+        results.parquet
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TextIO
+
+from sweep.checkpoint import write_json
+from sweep.errors import StudyError, unknown
+from sweep.study import Study, study_from
+from sweep.tracking import journal
+from sweep.tracking.ledger import Ledger
+
+PACKAGES = ("robust-sweep", "torch", "torchvision", "ray", "optuna", "mlflow", "numpy", "pyarrow")
+
+
+class StudyFolder:
+    """A study on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.journal = path / journal.FILE_NAME
+
+    @classmethod
+    def create(cls, root: Path, study: Study) -> StudyFolder:
+        """A new folder for `study`, its resolved form written. Refuses to touch a study that is there already."""
+        folder = cls(root / study.name)
+        if (folder.path / "study.json").exists():
+            known = folder.record()["fingerprint"]
+            same = "this very study" if known == study.fingerprint else f"another study (fingerprint {known})"
+            raise StudyError(
+                f"{folder.path} already holds {same}: `sweep resume {study.name}` goes on with it; "
+                "to start anew give the study another name, choose another --studies folder, or move this one away"
+            )
+        record = {
+            "fingerprint": study.fingerprint,
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "commit": _commit(),
+            "versions": versions(),
+            "study": study.to_json(),
+        }
+        write_json(folder.path / "study.json", record)
+        return folder
+
+    @classmethod
+    def find(cls, root: Path, name: str) -> StudyFolder:
+        """The folder of a study, by its name under `root` or by its path."""
+        for path in (root / name, Path(name)):
+            if (path / "study.json").exists():
+                return cls(path)
+        known = sorted(path.parent.name for path in root.glob("*/study.json"))
+        raise StudyError(f"{unknown('study', name, known)} in {root}/; `sweep run` starts one, --studies says where they are")
+
+    def record(self) -> dict[str, Any]:
+        """What `study.json` holds."""
+        path = self.path / "study.json"
+        try:
+            record = json.loads(path.read_text())
+            if not isinstance(record, dict) or not {"study", "fingerprint"} <= record.keys():
+                raise ValueError("it has no study and fingerprint in it")
+        except (OSError, ValueError) as error:
+            raise StudyError(f"{path} cannot be read ({error}); restore it from a copy") from None
+        return record
+
+    def study(self) -> Study:
+        """The resolved study. Refuses a file whose fingerprint is not that of its content."""
+        record = self.record()
+        study = study_from(record["study"], str(self.path / "study.json"))
+        if study.fingerprint != record["fingerprint"]:
+            raise StudyError(
+                f"{self.path / 'study.json'} was changed: its content's fingerprint is {study.fingerprint}, it says "
+                f"{record['fingerprint']}; restore it, or start another study"
+            )
+        return study
+
+    def ledger(self) -> Ledger:
+        """What the journal says, summed up; empty where nothing was run yet."""
+        ledger = Ledger()
+        if self.journal.exists():
+            for event, _ in journal.read(self.journal):
+                ledger.apply(event)
+        return ledger
+
+    def trial(self, number: int) -> Path:
+        return self.path / "trials" / f"{number:04d}"
+
+    @contextmanager
+    def owned(self) -> Iterator[str | None]:
+        """Be the only sweep on this folder. Gives a sentence where a dead owner's lock was taken over, else None."""
+        with (self.path / "lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise StudyError(f"{self.path} is being run by {_owner(file)}; wait for it or stop it") from None
+            before = _owner(file)
+            _write(file, json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}))
+            yield f"took over the lock of {before}, which is gone" if before else None
+            _write(file, "")
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of every package that figures may depend on, where installed."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _commit() -> str | None:
+    """The commit of the code that runs, with a plus where it was changed; None outside a repository."""
+    here = Path(sys.modules["sweep"].__file__ or ".").parent
+    git = ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _owner(file: TextIO) -> str:
+    file.seek(0)
+    try:
+        owner = json.loads(file.read())
+        return f"process {owner['pid']} on {owner['host']}"
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+def _write(file: TextIO, text: str) -> None:
+    file.seek(0)
+    file.truncate()
+    file.write(text)
+    file.flush()

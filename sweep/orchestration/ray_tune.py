@@ -1,0 +1,194 @@
+"""Ray Tune runs the trials. This is the only file that imports ray.
+
+Tune is used for what it does well: placing trials by their resources, reusing actors, noticing dead ones. It remembers
+nothing for us: its snapshots and loggers are off, its searcher and scheduler are thin adaptors of the search, and a
+resumed sweep is a new Tune run which begins with the trials that were in flight.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sweep.orchestration.search import Search
+from sweep.orchestration.worker import Assignment, messages
+
+# Read by ray when it is imported, so they are set first; whoever set one already knows why.
+SETTINGS = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # our own progress display
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard cost 7 ms a trial and 500 MB of the driver
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that fails at once reports no metric
+    "TUNE_FORCE_TRIAL_CLEANUP_S": "30",
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # Tune's snapshots: the journal is the record
+    "TUNE_WARN_THRESHOLD_S": "5",
+}
+for name, value in SETTINGS.items():
+    os.environ.setdefault(name, value)
+
+import ray  # noqa: E402
+from ray import tune  # noqa: E402
+from ray.tune.experiment import Trial as TuneTrial  # noqa: E402
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler  # noqa: E402
+from ray.tune.search import Searcher  # noqa: E402
+
+RESTARTS = 2  # of a trial whose process or node died, from its checkpoint
+
+
+class TrialActor(tune.Trainable):  # type: ignore[misc]  # ray has no types
+    """A process that runs one trial after another: importing torch anew for each would cost a second or more."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self._begin(config)
+
+    def reset_config(self, config: dict[str, Any]) -> bool:
+        self._begin(config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        message = next(self._messages)
+        # As text: Tune flattens nested results.
+        result = {"message": json.dumps(message), "first": self._first, "done": "end" in message}
+        self._first = False
+        return result
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """A trial keeps its own checkpoints."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """A trial finds its own checkpoints."""
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._messages = messages(Assignment(**config["assignment"]))
+        self._first = True
+
+
+class SearchAdaptor(Searcher):  # type: ignore[misc]  # ray has no types
+    """Tune's searcher: asks the search for assignments."""
+
+    def __init__(self, search: Search) -> None:
+        super().__init__()
+        self.search = search
+
+    def suggest(self, trial_id: str) -> Any:
+        assignment = self.search.ask()
+        return Searcher.FINISHED if assignment is None else {"assignment": assignment.to_json()}
+
+    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+        """The scheduler's adaptor hears all there is to hear."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the journal is the record."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the journal is the record."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its searcher; a search lives in one process only
+
+
+class EarlyStoppingAdaptor(FIFOScheduler):  # type: ignore[misc]  # ray has no types
+    """Tune's scheduler: brings the search every message and brings back its decision."""
+
+    def __init__(self, search: Search) -> None:
+        super().__init__()
+        self.search = search
+
+    def on_trial_result(self, controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
+        return str(TrialScheduler.CONTINUE if self._hear(result) else TrialScheduler.STOP)
+
+    def on_trial_complete(self, controller: Any, trial: TuneTrial, result: dict[str, Any]) -> None:
+        self._hear(result)
+
+    def on_trial_error(self, controller: Any, trial: TuneTrial) -> None:
+        lines = (trial.get_error() and str(trial.get_error()) or "the worker process died").strip().splitlines()
+        error = {"class": type(trial.get_error()).__name__, "message": " ".join(lines)[:500]}
+        self.search.lost(trial.config["assignment"]["number"], error)
+
+    def _hear(self, result: dict[str, Any]) -> bool:
+        message = json.loads(result["message"])
+        if result["first"]:
+            self.search.started(message["trial"], message["node"], message["pid"])
+        return self.search.hear(message)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # as above
+
+
+def run(search: Search, address: str | None = None) -> None:
+    """Run until no further trial begins, on this machine or on the Ray cluster at `address`."""
+    with _cluster(address), _graceful(search), tempfile.TemporaryDirectory(prefix="sweep-tune-") as scratch:
+        per_trial = search.study.per_trial
+        resources = tune.PlacementGroupFactory([{"CPU": per_trial.cpus, "GPU": per_trial.gpus}])
+        tuner = tune.Tuner(
+            tune.with_resources(TrialActor, resources),
+            tune_config=tune.TuneConfig(
+                search_alg=SearchAdaptor(search),
+                scheduler=EarlyStoppingAdaptor(search),
+                num_samples=-1,
+                max_concurrent_trials=search.study.concurrency or _capacity(search),
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: str(trial.trial_id),
+            ),
+            run_config=tune.RunConfig(
+                name=search.study.name,
+                storage_path=scratch,
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=RESTARTS),
+            ),
+        )
+        tuner.fit()
+
+
+@contextmanager
+def _cluster(address: str | None) -> Iterator[None]:
+    """A connection to Ray: to the cluster at `address`, or to one that lives as long as the sweep, on loopback."""
+    data = os.environ.get("SWEEP_DATA_DIR")
+    if data:
+        os.environ["SWEEP_DATA_DIR"] = str(Path(data).resolve())  # workers stand in another folder
+    quiet = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
+    if address is None:
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # a single node binds to 127.0.0.1 only
+        ray.init(num_cpus=os.cpu_count(), include_dashboard=False, **quiet)
+    else:
+        ray.init(address=address, **quiet)
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _graceful(search: Search) -> Iterator[None]:
+    """The first Ctrl-C (or SIGTERM) lets every running trial finish its epoch and save; the second one ends at once."""
+
+    def stop(number: int, frame: Any) -> None:
+        if search.interrupted:
+            raise KeyboardInterrupt
+        search.interrupted = True
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _capacity(search: Search) -> int:
+    """How many trials the cluster holds at once."""
+    total, per_trial = ray.cluster_resources(), search.study.per_trial
+    fits = [total.get("CPU", 0) // per_trial.cpus]
+    if per_trial.gpus:
+        fits.append(total.get("GPU", 0) // per_trial.gpus)
+    return max(int(min(fits)), 1)

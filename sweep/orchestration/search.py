@@ -1,0 +1,168 @@
+"""The search: proposes, listens, stops, remembers. It knows nothing of Ray; whatever runs trials calls
+
+    ask() -> an assignment, or None when no further trial begins
+    hear(message) -> whether that trial goes on
+    lost(number, error) when a trial's process is gone for good
+
+Each call journals first and acts after. What a search knows is what its journal says, so opening one is resuming it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from sweep.errors import StudyError
+from sweep.orchestration.early_stopping import Rungs
+from sweep.orchestration.folder import StudyFolder, versions
+from sweep.orchestration.sampler import Sampler
+from sweep.orchestration.worker import Assignment
+from sweep.tracking.journal import Journal, read
+from sweep.tracking.ledger import Ledger, TrialRecord
+
+Listener = Callable[[Mapping[str, Any]], None]
+
+
+class Search:
+    """A study being searched. Open it with `opened`, which holds the folder's lock."""
+
+    def __init__(self, folder: StudyFolder, listener: Listener | None = None) -> None:
+        self.folder = folder
+        self.study = folder.study()
+        self.goal = self.study.objective[0]
+        self.interrupted = False
+        self.ledger = Ledger()
+        self.rungs = Rungs(self.study.early_stopping, self.goal) if self.study.early_stopping else None
+        self._listener = listener
+        self._journal = Journal(folder.journal)
+        for event, _ in read(folder.journal):
+            self._apply(event)
+        self.restored = self.ledger.counts()
+        self.sampler = Sampler(self.study, folder.path, self.ledger)
+        self._waiting = list(self.ledger.in_flight)
+        self._began = time.time()
+        self._append("session", session=self.ledger.sessions + 1, versions=versions(), **_here())
+
+    def ask(self) -> Assignment | None:
+        """A trial to run: first those that were in flight when the last session ended, then new ones within the budget."""
+        if self.interrupted:
+            return None
+        if self._waiting:
+            return self._assignment(self._waiting.pop(0))
+        if self._is_spent():
+            return None
+        number = len(self.ledger.trials)
+        config, params, attributes = self.sampler.ask(number)
+        complete = self.study.trial_config(config, number).to_json()
+        origin = "enqueued" if number < len(self.study.enqueue) else "sampler"
+        self._append("asked", trial=number, config=complete, params=params, origin=origin, attributes=attributes)
+        return self._assignment(self.ledger.trials[number])
+
+    def hear(self, message: Mapping[str, Any]) -> bool:
+        """Take a trial's message. False: the trial is to stop, because it ended or early stopping says so."""
+        trial = self.ledger.trials[message["trial"]]
+        if trial.end is not None:
+            return False
+        if "end" in message:
+            self._end(trial, message["end"], final=message["final"], error=message["error"])
+            return False
+        if message["epoch"] in trial.reports:  # a resumed trial says again what is known
+            return True
+        if not self._report(trial, message):
+            self._end(trial, "stopped")
+            return False
+        return not self.interrupted
+
+    def started(self, number: int, node: str, pid: int) -> None:
+        """A process took the trial up."""
+        self._append("started", trial=number, attempt=self.ledger.trials[number].attempts + 1, node=node, pid=pid)
+
+    def lost(self, number: int, error: dict[str, str]) -> None:
+        """The trial's process is gone and will not be replaced: the machine's failure, not the configuration's."""
+        trial = self.ledger.trials[number]
+        if trial.end is None and not self.interrupted:
+            self._end(trial, "failed", error=error)
+
+    def close(self) -> None:
+        """End the session. Trials in flight stay so, and are taken up when the study is resumed."""
+        reason = "interrupted" if self.interrupted or self.ledger.in_flight else "finished"
+        self._append("closed", reason=reason)
+        self._journal.close()
+
+    @property
+    def cut(self) -> str | None:
+        """A sentence where the journal's torn last line was cut off on opening."""
+        return self._journal.cut
+
+    def _report(self, trial: TrialRecord, message: Mapping[str, Any]) -> bool:
+        epoch, metrics = message["epoch"], message["metrics"]
+        goes_on, rungs = True, {}
+        if self.rungs and self.goal.metric in metrics:
+            best = max(map(self.rungs.value, [*trial.reports.values(), metrics]))
+            last = epoch >= trial.config["epochs"]
+            goes_on, rungs = (True, {}) if last else self.rungs.judge(trial.number, metrics, best)
+        decision = "continue" if goes_on else "stop"
+        self._append("reported", trial=trial.number, epoch=epoch, metrics=metrics, rungs=rungs, decision=decision)
+        return goes_on
+
+    def _end(self, trial: TrialRecord, end: str, *, final: Any = None, error: Any = None) -> None:
+        self._append("ended", trial=trial.number, end=end, best=self._selected(trial), final=final, error=error)
+        self.sampler.tell(trial)
+
+    def _selected(self, trial: TrialRecord) -> dict[str, Any] | None:
+        """The epoch that counts, as the study declares it."""
+        if self.study.select == "last" and trial.reports:
+            return {"epoch": trial.epoch, "metrics": trial.reports[trial.epoch]}
+        best = trial.best_report(self.goal)
+        return {"epoch": best[0], "metrics": best[1]} if best else None
+
+    def _assignment(self, trial: TrialRecord) -> Assignment:
+        return Assignment(trial.number, trial.config, str(self.folder.trial(trial.number)), trial.epoch)
+
+    def _is_spent(self) -> bool:
+        budget = self.study.budget
+        limits = [len(self.ledger.trials) >= min(budget.trials, self.study.space.size)]
+        if budget.gradient_evaluations is not None:
+            limits.append(self.ledger.gradient_evaluations >= budget.gradient_evaluations)
+        if budget.hours is not None:
+            limits.append(self.ledger.hours >= budget.hours)
+        return any(limits)
+
+    def _append(self, event: str, **fields: Any) -> None:
+        self._apply(written := self._journal.append(event, **fields))
+        if self._listener:
+            self._listener(written)
+
+    def _apply(self, event: Mapping[str, Any]) -> None:
+        self.ledger.apply(event)
+        if self.rungs and event["event"] == "reported":
+            self.rungs.record(event["trial"], event["rungs"])
+
+
+@contextmanager
+def opened(folder: StudyFolder, listener: Listener | None = None, say: Callable[[str], None] = print) -> Iterator[Search]:
+    """A search that owns its folder, closed at the end whatever happens."""
+    with folder.owned() as taken_over:
+        if taken_over:
+            say(taken_over)
+        search = Search(folder, listener)
+        if search.cut:
+            say(search.cut)
+        try:
+            yield search
+        except KeyboardInterrupt:
+            search.interrupted = True
+        finally:
+            search.close()
+
+
+def _here() -> dict[str, Any]:
+    import os
+    import socket
+
+    return {"host": socket.gethostname(), "pid": os.getpid()}
+
+
+__all__ = ["Search", "StudyError", "opened"]
