@@ -56,7 +56,9 @@ STUDY = Study(
     ),
     search_attack=dict(name="pgd", num_steps=10),
     final_attacks=[dict(name="fgsm"), dict(name="pgd", num_steps=50, num_restarts=2), dict(name="cw_pgd")],
-    objective=Maximize("validation/pgd_10/adversarial_accuracy", subject_to={"validation/clean_accuracy": AtLeast(0.9)}),
+    objective=Maximize(
+        "validation/pgd_10/adversarial_accuracy", subject_to={"validation/clean_accuracy": AtLeast(0.9)}
+    ),
     early_stopping=Asha(resource="gradient_evaluations", grace_period=60_000, reduction_factor=3),
     budget=Budget(trials=26),
     per_trial=Resources(cpus=1),
@@ -80,7 +82,13 @@ STUDY = Study(
             optimizer=dict(learning_rate=0.1, weight_decay=5e-4),
         ),
         dict(defense=dict(name="trades", epsilon=0.1, beta=6.0), optimizer=dict(learning_rate=0.1, weight_decay=5e-4)),
-        dict(defense=dict(name="gradient_regularization", penalty=0.1), optimizer=dict(learning_rate=0.1, weight_decay=5e-4)),
-        dict(defense=dict(name="feature_squeezing", bit_depth=1, median=2), optimizer=dict(learning_rate=0.1, weight_decay=5e-4)),
+        dict(
+            defense=dict(name="gradient_regularization", penalty=0.1),
+            optimizer=dict(learning_rate=0.1, weight_decay=5e-4),
+        ),
+        dict(
+            defense=dict(name="feature_squeezing", bit_depth=1, median=2),
+            optimizer=dict(learning_rate=0.1, weight_decay=5e-4),
+        ),
     ],
 )

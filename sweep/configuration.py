@@ -38,7 +38,9 @@ class TrialConfig(Record):
     epochs: int = Field(ge=1, le=100_000, description="passes over the training split")
     batch_size: int = Field(128, ge=1, le=1_000_000, description="examples a step")
     optimizer: NamedOptimizer = Field(default=SGD())
-    learning_rate_schedule: NamedSchedule = Field(default=Constant(), description="multiple of the learning rate, by step")
+    learning_rate_schedule: NamedSchedule = Field(
+        default=Constant(), description="multiple of the learning rate, by step"
+    )
     augmentation: Augmentation = Field("none", description="random shifts, and mirroring, of training images")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of the network's layers, by autocast")
     validation_attacks: Annotated[tuple[NamedAttack, ...], Several] = Field(

@@ -14,7 +14,7 @@ Scalar = bool | int | float | str | None
 class Domain(Record):
     """A set of values to search."""
 
-    domain: str
+    domain: str = ""
 
     def representatives(self) -> list[Any]:
         """Values which are allowed configurations exactly if the whole domain is: its ends, or all of it."""
@@ -92,7 +92,7 @@ class Choice(Domain):
     options: tuple[Scalar, ...]
 
     def __init__(self, *options: Scalar, **rest: Any) -> None:
-        super().__init__(options=tuple(rest.pop("options", options)), **rest)
+        super().__init__(**{"options": tuple(rest.pop("options", options)), **rest})
 
     @model_validator(mode="after")
     def _has_distinct_options(self) -> Choice:

@@ -56,7 +56,9 @@ class Verdicts:
         return figures
 
 
-def evaluate(network: Network, split: Split, attacks: Sequence[Attack], threat_model: ThreatModel, seed: int) -> Verdicts:
+def evaluate(
+    network: Network, split: Split, attacks: Sequence[Attack], threat_model: ThreatModel, seed: int
+) -> Verdicts:
     """Attack a whole split within the threat model. The same seed meets the same random starts."""
     with crafting(network, "eval"):
         logits = predict(network, split)

@@ -37,7 +37,9 @@ KINDS: dict[str, dict[str, type[Component]]] = {}
 class Record(BaseModel):
     """A frozen, strict piece of configuration: text is not a number, and an unknown key names the nearest right one."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False, revalidate_instances="never")
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", allow_inf_nan=False, revalidate_instances="never"
+    )
 
     @model_validator(mode="wrap")
     @classmethod
@@ -94,7 +96,9 @@ def build(kind: str, value: Any) -> Any:
         return value
     parameters = {"name": value} if isinstance(value, str) else value
     if not isinstance(parameters, dict) or not isinstance(parameters.get("name"), str):
-        form = f'needs the name of {_article(kind)}, or a mapping such as {{"name": "{next(iter(sorted(KINDS[kind])))}"}}'
+        form = (
+            f'needs the name of {_article(kind)}, or a mapping such as {{"name": "{next(iter(sorted(KINDS[kind])))}"}}'
+        )
         raise PydanticCustomError("no_name", "{text}", {"text": form})
     name = parameters["name"]
     if name not in KINDS[kind]:

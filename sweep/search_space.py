@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_serializer, model_validator
 
-from sweep.errors import unknown
 from sweep.domains import Choice, Domain, Integer, LogUniform, Uniform
+from sweep.errors import unknown
 
 Pick = Callable[[str, Domain], Any]
 
@@ -31,7 +31,7 @@ class OneOf(Domain):
     def __init__(self, /, **branches: Any) -> None:
         if branches.get("domain") == "one_of" and set(branches) == {"domain", "branches"}:
             branches = branches["branches"]
-        super().__init__(branches={name: _parsed(tree) for name, tree in branches.items()})
+        super().__init__(**{"branches": {name: _parsed(tree) for name, tree in branches.items()}})
 
     @model_validator(mode="after")
     def _has_branches(self) -> OneOf:

@@ -31,7 +31,7 @@ def layer_randomness(seed: int, *purpose: str | int) -> Iterator[None]:
     Layers take no generator (parameter initialisation, dropout, stochastic depth draw from the global stream), so this
     is the one place where the global stream is touched.
     """
-    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(derive(seed, *purpose))
         yield

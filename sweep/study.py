@@ -77,7 +77,9 @@ class Study(Record):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="folder, experiment and address of the study")
     description: str = Field("", description="the search-space file's header")
     space: SearchSpace
-    search_attack: NamedAttack = Field(default=PGD(num_steps=10), description="attack on the validation split each epoch")
+    search_attack: NamedAttack = Field(
+        default=PGD(num_steps=10), description="attack on the validation split each epoch"
+    )
     final_attacks: Annotated[tuple[NamedAttack, ...], Several] = Field(
         default=(), description="further attacks on the validation split, once, when a trial completes"
     )
@@ -137,7 +139,9 @@ class Study(Record):
     @property
     def fingerprint(self) -> str:
         """Changes with anything that would make other trials; the budget may be extended and the text mended."""
-        return fingerprint({key: value for key, value in self.to_json().items() if key not in ("budget", "description")})
+        return fingerprint(
+            {key: value for key, value in self.to_json().items() if key not in ("budget", "description")}
+        )
 
 
 def study_from(data: Any, subject: str) -> Study:
@@ -167,7 +171,9 @@ def _unusable_sampler(study: Study) -> list[str]:
     domains = study.space.domains()
     if study.sampler == "grid":
         endless = [name for name, domain in domains.items() if isinstance(domain, Uniform | LogUniform)]
-        return [f"sampler: a grid needs finite domains, but {', '.join(endless)} is real; use Choice"] if endless else []
+        return (
+            [f"sampler: a grid needs finite domains, but {', '.join(endless)} is real; use Choice"] if endless else []
+        )
     if study.sampler == "cma_es":
         kinds = [name for name, domain in domains.items() if isinstance(domain, Choice | OneOf)]
         return [f"sampler: cma_es searches numbers only, but {', '.join(kinds)} is a choice; use tpe"] if kinds else []
@@ -184,6 +190,8 @@ def _unusable_enqueued(study: Study) -> list[str]:
             continue
         refused = [key for key in ("threat_model", *DECIDED_BY_STUDY) if key in replacements]
         mistakes += [f"enqueue[{number}].{key}: fixed for the whole study" for key in refused]
-        config = study.space.resolve(lambda name, domain, fixed=parameters: fixed.get(name, domain.representatives()[0]))  # type: ignore[misc]
+        config = study.space.resolve(
+            lambda name, domain, fixed=parameters: fixed.get(name, domain.representatives()[0])
+        )  # type: ignore[misc]
         mistakes += [f"enqueue[{number}].{text}" for text in study.mistakes(merged(config, replacements))]
     return mistakes

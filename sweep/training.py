@@ -7,8 +7,8 @@
             theta  <-  theta - learning_rate * gradient of [alpha L(x) + (1 - alpha) L(x_adv)]
         measure clean and adversarial accuracy on the validation split
 
-`train` is a generator of one EpochResult an epoch. It knows nothing of Ray, Optuna, MLflow or files. Every random stream
-is derived from (seed, purpose, epoch), so a state saved after an epoch holds no generators and resumes bit for bit.
+`train` is a generator of one EpochResult an epoch. It knows nothing of Ray, Optuna, MLflow or files. Every random
+stream is derived from (seed, purpose, epoch): a state saved after an epoch holds no generators and resumes bit for bit.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _epoch(plan: Plan, clock: Clock, state: State) -> Figures:
     figures = Figures(alpha=float(alpha))
     steps = plan.steps(len(order))
     plan.network.train()
-    for number, rows in enumerate(order.split(plan.batch_size)):
+    for number, rows in enumerate(torch.split(order, plan.batch_size)):
         now = Clock(clock.epoch, plan.epochs, number, steps)
         figures.epsilon = plan.defense.epsilon_at(now, accuracies)
         figures.learning_rate = plan.learning_rate * plan.learning_rate_schedule.factor(now.progress)
@@ -141,12 +141,15 @@ def _epoch(plan: Plan, clock: Clock, state: State) -> Figures:
 
 
 def _adversarial_copy(plan: Plan, clock: Clock, accuracies: list[float], randomness: torch.Generator) -> Tensor:
-    """The training split's adversarial copy [N, C, H, W], made with the parameters as they stand (Algorithm 1, read literally)."""
+    """The training split's adversarial copy [N, C, H, W], by the parameters as they stand: Algorithm 1 read literally."""
     epsilon = torch.tensor(plan.defense.epsilon_at(clock, accuracies), device=plan.device)
     adversary = Adversary(plan.threat_model, epsilon, randomness)
-    rows = torch.arange(len(plan.train), device=plan.device).split(plan.batch_size)
+    rows = torch.arange(len(plan.train), device=plan.device)
     return torch.cat(
-        [plan.defense.craft(plan.network, plan.train.pixels(part), plan.train.labels[part], adversary) for part in rows]
+        [
+            plan.defense.craft(plan.network, plan.train.pixels(part), plan.train.labels[part], adversary)
+            for part in torch.split(rows, plan.batch_size)
+        ]
     )
 
 

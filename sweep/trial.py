@@ -1,7 +1,7 @@
 """One trial: the only place where names become objects. Configuration -> components -> training -> figures and weights.
 
-A trial keeps its own folder: `config.json`, `checkpoint.pt` (last and best network, optimizer, figures so far) and, when
-it completes, `best.safetensors`, `last.safetensors` and `metrics.json`. It knows nothing of who runs it.
+A trial keeps its own folder: `config.json`, `checkpoint.pt` (last and best network, optimizer, figures so far) and,
+when it completes, `best.safetensors`, `last.safetensors` and `metrics.json`. It knows nothing of who runs it.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ class Trial:
         figures["validation/worst_case/adversarial_accuracy"] = worst
         figures["validation/worst_case/robustness_gap"] = clean - worst
         figures["validation/mixed_50/accuracy"] = mixed_accuracy(clean, worst, 0.5)
-        figures["overhead/gradient_evaluations"] = self.state.gradient_evaluations / (config.epochs * len(self.plan.train))
+        standard = config.epochs * len(self.plan.train)
+        figures["overhead/gradient_evaluations"] = self.state.gradient_evaluations / standard
         if self.folder is not None:
             checkpoint.save_weights(self.folder / "best.safetensors", self.best_weights)
             checkpoint.save_weights(self.folder / "last.safetensors", last)

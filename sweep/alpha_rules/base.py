@@ -33,7 +33,7 @@ class AlphaRule(Component):
 
     @abstractmethod
     def value(self, progress: float, history: Sequence[Measurement]) -> float:
-        """The clean loss's weight at `progress` in [0, 1] of training, after the epochs measured so far."""
+        """Alpha, the clean loss's weight, at `progress` in [0, 1] of training, after the epochs measured so far."""
 
 
 class MeasuredAlphaRule(AlphaRule):

@@ -58,7 +58,9 @@ class PGD(Attack):
             if not len(rows):
                 break
             tried = self._ascend(network, images[rows], labels[rows], start[rows], adversary, objective, until_broken)
-            worse = _losses(network, tried, labels[rows], objective) > _losses(network, worst[rows], labels[rows], objective)
+            worse = _losses(network, tried, labels[rows], objective) > _losses(
+                network, worst[rows], labels[rows], objective
+            )
             if until_broken:
                 worse = worse | misclassified(network, tried, labels[rows])
             worst[rows[worse]] = tried[worse]

@@ -51,7 +51,9 @@ class Step:
     epsilon: Tensor
     alpha: Tensor
     generator: torch.Generator
-    adversarial: Tensor | None = None  # [N, C, H, W] made at the epoch's beginning, where the defense refreshes by epoch
+    adversarial: Tensor | None = (
+        None  # [N, C, H, W] made at the epoch's beginning, where the defense refreshes by epoch
+    )
     is_adversarial: Tensor | None = None  # [N] booleans, where the batch is drawn from the union of both sets
 
     @property
@@ -127,7 +129,8 @@ class AttackedDefense(Defense):
     epsilon_schedule: NamedSchedule = Field(default=Constant(), description="multiple of epsilon over training")
     epsilon_update: Literal["epoch", "step"] = Field("epoch", description="how often the radius moves")
     increase: Literal["after", "before"] = Field(
-        "after", description="whether the radius moves after the epoch's examples are made (Algorithm 1's order) or before"
+        "after",
+        description="whether the radius moves after the epoch's examples are made (Algorithm 1's order) or before",
     )
     batch_norm: Literal["eval", "train"] = Field(
         "eval", description="mode of batch norm and dropout while examples are made (statistics never move)"

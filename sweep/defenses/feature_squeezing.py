@@ -12,6 +12,7 @@ from sweep.alpha_rules import Measurement
 from sweep.attacks import Adversary, Attack
 from sweep.defenses.base import Clock, Defense, Losses, NamedDefense, Step
 from sweep.defenses.standard import Standard
+from sweep.models.network import Network
 from sweep.registry import register
 
 
@@ -56,7 +57,7 @@ class FeatureSqueezing(Defense):
     def order(self, size: int, generator: torch.Generator) -> Tensor:
         return self.training.order(size, generator)
 
-    def craft(self, network: torch.nn.Module, images: Tensor, labels: Tensor, adversary: Adversary) -> Tensor:
+    def craft(self, network: Network, images: Tensor, labels: Tensor, adversary: Adversary) -> Tensor:
         return self.training.craft(network, images, labels, adversary)
 
 

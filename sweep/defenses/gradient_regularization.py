@@ -16,7 +16,9 @@ class GradientRegularization(Defense):
     derivative for its full effect; with ReLU it still shapes the first.
     """
 
-    penalty: float = Field(1.0, ge=0, le=10_000, description="weight of the squared input gradient (searched in 1e-3..10)")
+    penalty: float = Field(
+        1.0, ge=0, le=10_000, description="weight of the squared input gradient (searched in 1e-3..10)"
+    )
 
     @property
     def gradient_evaluations(self) -> float:

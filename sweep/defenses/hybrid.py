@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
@@ -35,14 +35,18 @@ class Hybrid(AttackedDefense):
 
     epsilon_schedule: NamedSchedule = Field(default=Linear(start=0.1), description="multiple of epsilon over training")
     alpha_rule: NamedAlphaRule = Field(default=PaperRatio(), description="how the clean loss's weight is found")
-    alpha_attack: NamedAttack | None = Field(None, description="attack that alpha is measured with; none: the inner one")
+    alpha_attack: NamedAttack | None = Field(
+        None, description="attack that alpha is measured with; none: the inner one"
+    )
     batch_mode: Literal["paired", "union"] = Field(
         "paired", description="each image with its adversarial copy, or batches drawn from the union of both sets"
     )
     examples: Literal["batch", "epoch"] = Field(
         "batch", description="adversarial examples made for each batch, or for all images when an epoch begins"
     )
-    split_batch_norm: bool = Field(False, description="separate batch-norm statistics for adversarial batches (AdvProp)")
+    split_batch_norm: bool = Field(
+        False, description="separate batch-norm statistics for adversarial batches (AdvProp)"
+    )
 
     @property
     def gradient_evaluations(self) -> float:
@@ -102,5 +106,5 @@ class Hybrid(AttackedDefense):
         values = losses.detach()
         return Losses((weights * losses).mean(), values[~copies], values[copies], right[~copies], right[copies])
 
-    def _adversarial_statistics(self, step: Step) -> object:
+    def _adversarial_statistics(self, step: Step) -> AbstractContextManager[None]:
         return use_statistics(step.network, "adversarial") if self.split_batch_norm else nullcontext()

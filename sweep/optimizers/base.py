@@ -40,7 +40,7 @@ class Stepper(torch.optim.Optimizer):
         self.values["learning_rate"].fill_(value)
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # no closure is ever re-evaluated here
         for parameter in self.param_groups[0]["params"]:
             if parameter.grad is not None:
                 self.update(parameter, parameter.grad, self.state[parameter])

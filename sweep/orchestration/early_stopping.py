@@ -64,19 +64,3 @@ class Rungs:
             return True
         return value >= values[len(values) // self.rule.reduction_factor - 1]
 
-
-def table(rule: Asha, costs: Mapping[str, float], epochs: int) -> list[dict[str, Any]]:
-    """The rungs that a study's branches will meet: level, and the epoch at which each branch reaches it.
-
-    `costs` are each branch's gradient evaluations an epoch.
-    """
-    rows = []
-    for k in itertools.count():
-        level = rule.grace_period * rule.reduction_factor**k
-        reached = {
-            name: math.ceil(level / (cost if rule.resource == "gradient_evaluations" else 1)) for name, cost in costs.items()
-        }
-        within = {name: epoch for name, epoch in reached.items() if epoch < epochs}
-        if not within:
-            return rows
-        rows.append({"level": level, "epochs": within})

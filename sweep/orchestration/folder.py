@@ -1,13 +1,13 @@
 """The study folder: the resolved study, its journal, its trials; one owner at a time.
 
-    studies/digits/
-        study.json     the study in full, its fingerprint, versions and commit
-        journal.log    every event: the truth
-        lock           who runs it now
-        trials/0007/   config.json, checkpoint.pt, metrics.json, best.safetensors, last.safetensors
-        optuna.log     the Optuna study, rebuilt from the journal (for optuna-dashboard)
-        mlflow.db      the MLflow mirror of the journal
-        results.parquet
+studies/digits/
+    study.json     the study in full, its fingerprint, versions and commit
+    journal.log    every event: the truth
+    lock           who runs it now
+    trials/0007/   config.json, checkpoint.pt, metrics.json, best.safetensors, last.safetensors
+    optuna.log     the Optuna study, rebuilt from the journal (for optuna-dashboard)
+    mlflow.db      the MLflow mirror of the journal
+    results.parquet
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ class StudyFolder:
             if (path / "study.json").exists():
                 return cls(path)
         known = sorted(path.parent.name for path in root.glob("*/study.json"))
-        raise StudyError(f"{unknown('study', name, known)} in {root}/; `sweep run` starts one, --studies says where they are")
+        raise StudyError(
+            f"{unknown('study', name, known)} in {root}/; `sweep run` starts one, --studies says where they are"
+        )
 
     def record(self) -> dict[str, Any]:
         """What `study.json` holds."""

@@ -69,7 +69,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]  # ray has no types
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._messages = messages(Assignment(**config["assignment"]))
-        self._first = True
+        self._first: bool = True
 
 
 class SearchAdaptor(Searcher):  # type: ignore[misc]  # ray has no types
@@ -110,7 +110,7 @@ class EarlyStoppingAdaptor(FIFOScheduler):  # type: ignore[misc]  # ray has no t
         self._hear(result)
 
     def on_trial_error(self, controller: Any, trial: TuneTrial) -> None:
-        lines = (trial.get_error() and str(trial.get_error()) or "the worker process died").strip().splitlines()
+        lines = ((trial.get_error() and str(trial.get_error())) or "the worker process died").strip().splitlines()
         error = {"class": type(trial.get_error()).__name__, "message": " ".join(lines)[:500]}
         self.search.lost(trial.config["assignment"]["number"], error)
 

@@ -64,7 +64,10 @@ class Sampler:
     def tell(self, trial: TrialRecord) -> None:
         """Tell how a trial ended: once for each trial."""
         state, values = self._outcome(trial)
-        live = optuna.trial.Trial(self.optuna, self.optuna._storage.get_trial_id_from_study_id_trial_number(self.optuna._study_id, trial.number))
+        live = optuna.trial.Trial(
+            self.optuna,
+            self.optuna._storage.get_trial_id_from_study_id_trial_number(self.optuna._study_id, trial.number),
+        )
         for step, value in _intermediate(trial, self.study.objective).items():
             live.report(value, step)
         for name, violation in _violations(trial, self.study.objective).items():

@@ -12,9 +12,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from os import getpid
+from socket import gethostname
 from typing import Any
 
-from sweep.errors import StudyError
 from sweep.orchestration.early_stopping import Rungs
 from sweep.orchestration.folder import StudyFolder, versions
 from sweep.orchestration.sampler import Sampler
@@ -43,7 +44,7 @@ class Search:
         self.sampler = Sampler(self.study, folder.path, self.ledger)
         self._waiting = list(self.ledger.in_flight)
         self._began = time.time()
-        self._append("session", session=self.ledger.sessions + 1, versions=versions(), **_here())
+        self._append("session", session=self.ledger.sessions + 1, host=gethostname(), pid=getpid(), versions=versions())
 
     def ask(self) -> Assignment | None:
         """A trial to run: first those that were in flight when the last session ended, then new ones within the budget."""
@@ -98,11 +99,12 @@ class Search:
 
     def _report(self, trial: TrialRecord, message: Mapping[str, Any]) -> bool:
         epoch, metrics = message["epoch"], message["metrics"]
-        goes_on, rungs = True, {}
+        goes_on, rungs = True, dict[str, float]()
         if self.rungs and self.goal.metric in metrics:
             best = max(map(self.rungs.value, [*trial.reports.values(), metrics]))
             last = epoch >= trial.config["epochs"]
-            goes_on, rungs = (True, {}) if last else self.rungs.judge(trial.number, metrics, best)
+            if not last:
+                goes_on, rungs = self.rungs.judge(trial.number, metrics, best)
         decision = "continue" if goes_on else "stop"
         self._append("reported", trial=trial.number, epoch=epoch, metrics=metrics, rungs=rungs, decision=decision)
         return goes_on
@@ -142,7 +144,9 @@ class Search:
 
 
 @contextmanager
-def opened(folder: StudyFolder, listener: Listener | None = None, say: Callable[[str], None] = print) -> Iterator[Search]:
+def opened(
+    folder: StudyFolder, listener: Listener | None = None, say: Callable[[str], None] = print
+) -> Iterator[Search]:
     """A search that owns its folder, closed at the end whatever happens."""
     with folder.owned() as taken_over:
         if taken_over:
@@ -156,13 +160,3 @@ def opened(folder: StudyFolder, listener: Listener | None = None, say: Callable[
             search.interrupted = True
         finally:
             search.close()
-
-
-def _here() -> dict[str, Any]:
-    import os
-    import socket
-
-    return {"host": socket.gethostname(), "pid": os.getpid()}
-
-
-__all__ = ["Search", "StudyError", "opened"]

@@ -21,7 +21,7 @@ class ThreatModel(Component):
 
     kind: ClassVar[str] = "threat_model"
 
-    epsilon: float = Field(gt=0, le=100, description="radius everyone is judged at, in [0,1] pixel units: write 8 / 255")
+    epsilon: float = Field(gt=0, le=100, description="radius everyone is judged at, in [0,1] pixels: write 8 / 255")
 
     @abstractmethod
     def random_start(self, images: Tensor, epsilon: Tensor | float, generator: torch.Generator) -> Tensor:

@@ -35,4 +35,5 @@ class L2(ThreatModel):
 
 
 def _length(values: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(values.flatten(1), dim=1)
+    length: Tensor = torch.linalg.vector_norm(values.flatten(1), dim=1)
+    return length

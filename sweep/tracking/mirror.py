@@ -67,7 +67,7 @@ class JournalMirror(ABC):
 
     @abstractmethod
     def _connect(self) -> Destination:
-        """Reach the destination, and make there what a journal with at least one event needs."""
+        """Reach the destination and look at what it has of this journal, which holds at least one event."""
 
     @abstractmethod
     def _explain(self, error: Exception) -> str:
@@ -142,7 +142,9 @@ class JournalMirror(ABC):
                 return 0
             if self._destination is None or cursor != self._cursor:  # connect again after another process has sent
                 self._destination = self._connect()
-                cursor = 0 if self._destination.is_new else cursor
+                if self._destination.is_new:
+                    cursor = 0
+                    self._write_cursor(cursor)  # before anything is made there, lest a second try think all is well
             sent = 0
             try:
                 for event, after in islice(read(self.journal, offset=cursor), _EVENTS_AT_ONCE):

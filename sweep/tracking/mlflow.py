@@ -82,7 +82,7 @@ class _Runs:
         found = dict(_find(client, experiment, journal))
         parent = found.pop(None, None)
         self.is_new = parent is None
-        self._parent = parent or self._create(first_event, f"sweep {study}", {})
+        self._parent = parent or ""
         self._children = found
         self._takers: dict[str, Callable[[dict[str, Any]], None]] = {
             "session": self._session,
@@ -94,7 +94,8 @@ class _Runs:
         }
 
     def send(self, event: dict[str, Any]) -> None:
-        """Mirror one event; an event of an unknown name has nothing to show."""
+        """Mirror one event, the first one by making the parent; an event of an unknown name has nothing to show."""
+        self._parent = self._parent or self._create(event, f"sweep {self._identity['sweep.study']}", {})
         take = self._takers.get(event["event"])
         if take is not None:
             take(event)

@@ -80,7 +80,7 @@ def test_alpha_depends_on_nothing_that_was_asked_before(rule: Any, asked: list[A
     shuffled = data.draw(st.permutations(range(len(asked))))
     resumed = TypeAdapter(NamedAlphaRule).validate_python(rule.model_dump(mode="json"))
     assert resumed == rule
-    assert {at: resumed.alpha(*asked[at]) for at in shuffled} == dict(enumerate(first))
+    assert {at: resumed.value(*asked[at]) for at in shuffled} == dict(enumerate(first))
 
 
 @over(RULES, progress=progresses, history=histories, other=histories)
@@ -97,7 +97,7 @@ def test_rules_that_do_not_measure_ignore_measurements(
 @over(MEASURED, history=st.lists(measurements, min_size=1, max_size=8))
 def test_without_momentum_only_the_last_epoch_counts(rule: MeasuredAlphaRule, history: list[Measurement]) -> None:
     forgetful = rule.model_copy(update={"momentum": 0.0})
-    assert forgetful.alpha(0.5, history) == forgetful.alpha(0.5, history[-1:])
+    assert forgetful.value(0.5, history) == forgetful.value(0.5, history[-1:])
 
 
 @over(MEASURED, one=measurements, count=st.integers(1, 6))
@@ -110,8 +110,8 @@ def test_equal_epochs_average_to_themselves(rule: MeasuredAlphaRule, one: Measur
     st.floats(0, 1),
 )
 def test_the_papers_ratio_never_favours_clean(history: list[Measurement], smoothing: float) -> None:
-    assert PaperRatio(smoothing=smoothing).alpha(1, history) <= 0.5 + 1e-12
-    assert InverseRatio(smoothing=smoothing).alpha(1, history) >= 0.5 - 1e-12
+    assert PaperRatio(smoothing=smoothing).value(1, history) <= 0.5 + 1e-12
+    assert InverseRatio(smoothing=smoothing).value(1, history) >= 0.5 - 1e-12
 
 
 # Table 1's final accuracies in percent and the alphas that the formula of section 3.2 gives for them.
@@ -120,7 +120,7 @@ TABLE_1 = [(99.1, 93.4, 0.485), (91.9, 63.2, 0.407), (84.6, 54.2, 0.390), (99.1,
 
 @pytest.mark.parametrize(("clean", "adversarial", "alpha"), TABLE_1)
 def test_the_papers_own_finals(clean: float, adversarial: float, alpha: float) -> None:
-    assert PaperRatio().alpha(1, [measured(clean / 100, adversarial / 100)]) == approx(alpha, abs=5e-4)
+    assert PaperRatio().value(1, [measured(clean / 100, adversarial / 100)]) == approx(alpha, abs=5e-4)
 
 
 ONE = measured(clean=0.9, adversarial=0.3, clean_loss=0.5, adversarial_loss=1.5)
@@ -152,12 +152,12 @@ def test_one_epoch_by_hand(rule: MeasuredAlphaRule, measurement: Measurement, ex
 
 
 def test_rules_of_progress_by_hand() -> None:
-    assert [Fixed(alpha=0.3).alpha(at, []) for at in (0, 0.4, 1)] == [0.3] * 3
-    assert Fixed().alpha(0.5, []) == 0.5
+    assert [Fixed(alpha=0.3).value(at, []) for at in (0, 0.4, 1)] == [0.3] * 3
+    assert Fixed().value(0.5, []) == 0.5
     rising = Ramp(alpha_start=0.2, alpha_end=0.6)
-    assert [rising.alpha(at, []) for at in (0, 0.25, 1)] == approx([0.2, 0.3, 0.6])
+    assert [rising.value(at, []) for at in (0, 0.25, 1)] == approx([0.2, 0.3, 0.6])
     falling = Ramp(alpha_start=1, alpha_end=0, shape="cosine")
-    assert [falling.alpha(at, []) for at in (0, 0.25, 0.5, 1)] == approx([1, 0.5 + 0.5**1.5, 0.5, 0])
+    assert [falling.value(at, []) for at in (0, 0.25, 0.5, 1)] == approx([1, 0.5 + 0.5**1.5, 0.5, 0])
 
 
 @over(MEASURED, progress=progresses)
@@ -166,7 +166,7 @@ def test_before_the_first_measurement_alpha_is_initial(rule: MeasuredAlphaRule, 
 
 
 def test_the_first_measurement_replaces_initial_whatever_the_momentum() -> None:
-    assert PaperRatio(initial=0.9, momentum=0.99).alpha(0, [ONE]) == 0.25
+    assert PaperRatio(initial=0.9, momentum=0.99).value(0, [ONE]) == 0.25
 
 
 def test_running_average_by_hand() -> None:
@@ -184,17 +184,17 @@ def test_each_epoch_is_clipped_before_it_is_averaged() -> None:
 @pytest.mark.parametrize("kind", [kind for kind in MEASURED if issubclass(kind, RatioAlphaRule)])
 def test_nothing_over_nothing(kind: type[RatioAlphaRule]) -> None:
     nothing = measured(0, 0, 0, 0)
-    assert kind().alpha(0, [nothing]) == 0.5
-    assert kind(undefined=0.2).alpha(0, [nothing]) == 0.2
+    assert kind().value(0, [nothing]) == 0.5
+    assert kind(undefined=0.2).value(0, [nothing]) == 0.2
     smoothed = 1.0 if kind is ScaledRatio else 0.5
-    assert kind(smoothing=0.01, undefined=0.2).alpha(0, [nothing]) == approx(smoothed)
+    assert kind(smoothing=0.01, undefined=0.2).value(0, [nothing]) == approx(smoothed)
 
 
 def test_the_two_readings_of_the_measuring_radius() -> None:
     """While epsilon ramps, accuracy at the current radius falls and so does alpha; at the target it ends higher."""
 
     def course(accuracies: Sequence[tuple[float, float]]) -> list[float]:
-        return [PaperRatio().alpha(0, [measured(*pair)]) for pair in accuracies]
+        return [PaperRatio().value(0, [measured(*pair)]) for pair in accuracies]
 
     current = course([(0.9, 0.85), (0.97, 0.8), (0.98, 0.7)])
     target = course([(0.6, 0.3), (0.97, 0.3), (0.98, 0.7)])

@@ -64,7 +64,7 @@ def test_an_event_is_returned_as_it_will_be_read(tmp_path: Path) -> None:
     assert path.read_bytes().count(b"\n") == 1
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(st.lists(FIELDS, min_size=1, max_size=4))
 def test_a_journal_cut_anywhere_in_its_last_lines_keeps_every_whole_event(fields: list[dict[str, Any]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -83,7 +83,7 @@ def test_a_journal_cut_anywhere_in_its_last_lines_keeps_every_whole_event(fields
             assert events_of(path) == [*events[:whole], added]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(FIELDS, min_size=2, max_size=4), st.floats(0, 1), st.integers(1, 255))
 def test_a_changed_byte_before_the_last_line_is_refused_with_its_line_number(
     fields: list[dict[str, Any]], place: float, change: int

@@ -1,0 +1,52 @@
+"""Taking a trial away: its configuration (runs again with `sweep trial`), its weights, its figures."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from sweep import checkpoint
+from sweep.errors import StudyError
+from sweep.orchestration.folder import StudyFolder
+from sweep.tracking.ledger import Ledger, TrialRecord
+
+FILES = {"config.json": "config.json", "metrics.json": "metrics.json"}
+
+
+def best(folder: StudyFolder, ledger: Ledger) -> TrialRecord:
+    """The best completed trial that keeps the objective's bounds, by its first goal."""
+    goal = folder.study().objective[0]
+    ranked = ledger.ranked(goal)
+    if not ranked:
+        counts = ", ".join(f"{count} {end}" for end, count in sorted(ledger.counts().items())) or "none yet"
+        raise StudyError(f"{folder.path} has no completed trial to export (trials: {counts}); resume it, or look at a trial")
+    if ranked[0].rank(goal)[0] < 1:
+        bounds = ", ".join(goal.subject_to)
+        raise StudyError(f"no trial of {folder.path} keeps the objective's bounds on {bounds}; --trial N exports one anyway")
+    return ranked[0]
+
+
+def completed(ledger: Ledger, number: int) -> TrialRecord:
+    """Trial `number`, if it can be exported."""
+    trial = ledger.trials.get(number)
+    if trial is None:
+        raise StudyError(f"there is no trial {number}; trials are 0 to {len(ledger.trials) - 1}")
+    if trial.end != "completed":
+        raise StudyError(f"trial {number} is {trial.end or 'still running'}: only a completed trial can be exported")
+    return trial
+
+
+def export(folder: StudyFolder, trial: TrialRecord, to: Path, *, force: bool = False) -> list[Path]:
+    """Copy a completed trial's configuration, figures and selected weights into a folder. Never overwrites unasked."""
+    source = folder.trial(trial.number)
+    weights = "best.safetensors" if trial.config["select"] == "best" else "last.safetensors"
+    copies = {name: source / origin for name, origin in (FILES | {"model.safetensors": weights}).items()}
+    missing = [str(path) for path in copies.values() if not path.exists()]
+    if missing:
+        raise StudyError(f"trial {trial.number} cannot be exported: {', '.join(missing)} is missing")
+    taken = [str(to / name) for name in copies if (to / name).exists()]
+    if taken and not force:
+        raise StudyError(f"{', '.join(taken)} exists already; choose another folder, or --force to overwrite")
+    for name, path in copies.items():
+        checkpoint.write_atomically(to / name, lambda temporary, path=path: shutil.copyfile(path, temporary) and None)  # type: ignore[misc]
+    return [to / name for name in copies]

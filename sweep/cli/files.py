@@ -1,0 +1,100 @@
+"""Reading what a command is given: search-space files and configurations."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from sweep.errors import ConfigurationError, StudyError
+from sweep.registry import problems
+from sweep.study import Study
+
+
+def load_study(path: Path) -> Study:
+    """The `STUDY` of a search-space file, its docstring as description. Every mistake in it is one ConfigurationError."""
+    if not path.exists():
+        here = ", ".join(sorted(str(found) for found in Path("search_spaces").glob("*.py"))) or "none in search_spaces/"
+        raise StudyError(f"there is no search-space file {path} (found: {here})")
+    sys.dont_write_bytecode = True
+    try:
+        names = runpy.run_path(str(path))
+    except ValidationError as error:
+        lines = [line for text in problems(error) for line in text.split("\n")]
+        raise ConfigurationError(str(path), lines) from error
+    except SyntaxError as error:
+        raise StudyError(f"{path}, line {error.lineno}: {error.msg}") from error
+    except ConfigurationError:
+        raise
+    except Exception as error:
+        raise StudyError(f"{path} cannot be evaluated: {type(error).__name__}: {error}{_line(path, error)}") from error
+    study = names.get("STUDY")
+    if not isinstance(study, Study):
+        raise StudyError(f"{path} defines no STUDY: a search-space file holds one `STUDY = Study(...)`")
+    return study.model_copy(update={"description": (names.get("__doc__") or "").strip()})
+
+
+def load_json(path: Path) -> dict[str, Any]:
+    """A configuration: a file, or the `config.json` of a folder."""
+    file = path / "config.json" if path.is_dir() else path
+    try:
+        value = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise StudyError(f"there is no configuration at {file}; `sweep export` writes one") from None
+    except (ValueError, OSError) as error:
+        raise StudyError(f"{file} is not JSON that can be read: {error}") from None
+    if not isinstance(value, dict):
+        raise StudyError(f"{file} holds a {type(value).__name__}; a configuration is a JSON object")
+    return value
+
+
+def with_settings(config: dict[str, Any], settings: list[str]) -> dict[str, Any]:
+    """`config` with ``key.path=value`` settings put in; values are JSON, or else text."""
+    for setting in settings:
+        key, separator, text = setting.partition("=")
+        if not separator or not key:
+            raise StudyError(f"--set {setting}: write key=value, such as --set optimizer.learning_rate=0.05")
+        *path, last = key.split(".")
+        place: Any = config
+        for part in path:
+            place = _step_into(place, part, key)
+        _put(place, last, _value(text), key)
+    return config
+
+
+def _step_into(place: Any, part: str, key: str) -> Any:
+    if isinstance(place, list) and part.isdigit() and int(part) < len(place):
+        return place[int(part)]
+    if isinstance(place, dict):
+        if isinstance(place.get(part), str):
+            place[part] = {"name": place[part]}
+        return place.setdefault(part, {})
+    raise StudyError(f"--set {key}: '{part}' leads nowhere in the configuration")
+
+
+def _put(place: Any, last: str, value: Any, key: str) -> None:
+    if not isinstance(place, dict):
+        raise StudyError(f"--set {key}: '{last}' cannot be set inside a {type(place).__name__}")
+    place[last] = value
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _line(path: Path, error: Exception) -> str:
+    """Where in the file the error arose."""
+    lines = []
+    trace = error.__traceback__
+    while trace:
+        if trace.tb_frame.f_code.co_filename == str(path):
+            lines.append(trace.tb_lineno)
+        trace = trace.tb_next
+    return f" (line {lines[-1]})" if lines else ""

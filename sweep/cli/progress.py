@@ -1,0 +1,113 @@
+"""A sweep while it runs: a live display on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from sweep.orchestration.search import Search
+from sweep.preview import describe_cost
+from sweep.study import Study
+from sweep.tracking.ledger import Ledger, TrialRecord
+
+PLAIN_EVERY = 30.0  # seconds between summaries where there is no terminal
+
+
+class Progress:
+    """Hears every event of the journal as it is written, and shows what it means."""
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self.console = Console(highlight=False)
+        self.ledger = Ledger()
+        self.search: Search | None = None
+        self._began = time.monotonic()
+        self._already = 0  # trials that had ended before this session
+        self._said = time.monotonic()
+        self._live = Live(console=self.console, refresh_per_second=4, transient=True) if self.console.is_terminal else None
+
+    def __enter__(self) -> Progress:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._live:
+            self._live.stop()
+
+    def follow(self, search: Search) -> None:
+        """Show this search's trials from now on, and say what was restored."""
+        self.search, self.ledger = search, search.ledger
+        self._already = self._ended()
+        if search.restored:
+            ends = ", ".join(f"{count} {end.replace('running', 'in flight')}" for end, count in search.restored.items())
+            rungs = search.rungs.populations() if search.rungs else {}
+            levels = f"; rungs {', '.join(f'{level}: {count}' for level, count in rungs.items())}" if rungs else ""
+            self.say(f"resumed {self.study.name}: {ends}{levels}")
+        else:
+            self.say(f"{self.study.name}: {self.study.budget.trials} trials; starting")
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self.console.print(text)
+
+    def hear(self, event: Mapping[str, Any]) -> None:
+        """An event was journaled."""
+        if event["event"] == "ended":
+            self.say(self._ending(self.ledger.trials[event["trial"]]))
+        if self._live:
+            self._live.update(self._picture())
+        elif time.monotonic() - self._said > PLAIN_EVERY:
+            self._said = time.monotonic()
+            self.say(self._summary())
+
+    def _picture(self) -> Group:
+        lines = [Text(self._summary(), style="bold"), Text(self._best())]
+        lines += [Text(self._running(trial), style="dim") for trial in self.ledger.in_flight]
+        return Group(*lines)
+
+    def _summary(self) -> str:
+        counts = self.ledger.counts()
+        ended, total = self._ended(), self.study.budget.trials
+        states = ", ".join(f"{counts[end]} {end}" for end in counts)
+        elapsed = time.monotonic() - self._began
+        done_now = ended - self._already
+        rate = done_now / elapsed if elapsed else 0.0
+        left = f", about {_clock((total - ended) / rate)} left at {60 * rate:.1f} trials a minute" if rate else ""
+        cost = describe_cost(self.ledger.gradient_evaluations)
+        return f"{ended}/{total} trials ({states})  {_clock(elapsed)} elapsed{left}  {cost} gradient evaluations"
+
+    def _best(self) -> str:
+        goal = self.study.objective[0]
+        ranked = self.ledger.ranked(goal)
+        if not ranked or ranked[0].best is None:
+            return "best so far: none completed yet"
+        best = ranked[0]
+        return f"best so far: trial {best.number} {best.defense}, {goal.metric} {best.best['metrics'][goal.metric]:.4f}"  # type: ignore[index]
+
+    def _running(self, trial: TrialRecord) -> str:
+        value = trial.reports.get(trial.epoch, {}).get(self.study.objective[0].metric)
+        figure = f"  {value:.4f}" if value is not None else ""
+        return f"  trial {trial.number:>4} {trial.defense:<24} epoch {trial.epoch}/{trial.config['epochs']}{figure}"
+
+    def _ending(self, trial: TrialRecord) -> str:
+        metric = self.study.objective[0].metric
+        figure = f"{trial.best['metrics'][metric]:.4f}" if trial.best and metric in trial.best["metrics"] else "-"
+        reason = f"  {trial.error['class']}: {trial.error['message']}" if trial.error else ""
+        epochs = f"epoch {trial.epoch}/{trial.config['epochs']}"
+        return f"trial {trial.number:>4}  {trial.defense:<24} {trial.end:<10} {epochs:<14} {figure}{reason}"
+
+    def _ended(self) -> int:
+        return sum(trial.end is not None for trial in self.ledger)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

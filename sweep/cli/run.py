@@ -1,0 +1,91 @@
+"""Commands that search: run and resume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sweep.cli.inspect import DEFAULT_STUDIES, Studies
+
+if TYPE_CHECKING:
+    from sweep.orchestration.folder import StudyFolder
+
+Address = Annotated[str | None, typer.Option(help="A Ray cluster to join; none: Ray starts here.")]
+TrackingUri = Annotated[
+    str | None, typer.Option("--tracking-uri", help="MLflow server or store; none: SQLite in the study folder.")
+]
+InProcess = Annotated[bool, typer.Option("--in-process", help="Without Ray: one trial after another, in this process.")]
+DRAIN_SECONDS = 30.0  # that the end of a sweep waits for MLflow
+
+
+def run(
+    file: Annotated[Path, typer.Argument(help="A search-space file, such as search_spaces/digits.py.")],
+    studies: Studies = DEFAULT_STUDIES,
+    address: Address = None,
+    tracking_uri: TrackingUri = None,
+    in_process: InProcess = False,
+) -> None:
+    """Search a space: Ray runs the trials, Optuna proposes them, MLflow shows them.
+
+    Ctrl-C lets running trials save and ends; `sweep resume` goes on.
+
+    Example: sweep run search_spaces/digits.py
+    """
+    from sweep.cli.files import load_study
+    from sweep.orchestration.folder import StudyFolder
+
+    folder = StudyFolder.create(studies, load_study(file))
+    _search(folder, address, tracking_uri, in_process)
+
+
+def resume(
+    study: Annotated[str, typer.Argument(help="A study's name or folder.")],
+    studies: Studies = DEFAULT_STUDIES,
+    address: Address = None,
+    tracking_uri: TrackingUri = None,
+    in_process: InProcess = False,
+) -> None:
+    """Go on with a study after anything: finished trials stay, those in flight go on from their checkpoints.
+
+    Example: sweep resume digits
+    """
+    from sweep.orchestration.folder import StudyFolder
+
+    _search(StudyFolder.find(studies, study), address, tracking_uri, in_process)
+
+
+def _search(folder: StudyFolder, address: str | None, tracking_uri: str | None, in_process: bool) -> None:
+    from sweep.analysis import results
+    from sweep.cli import tables
+    from sweep.cli.progress import Progress
+    from sweep.orchestration import search as searching
+    from sweep.tracking.mlflow import Mirror, local_uri
+
+    study = folder.study()
+    uri = tracking_uri or local_uri(folder.path)
+    mirror = Mirror(folder.path, uri, study.name)
+    with Progress(study) as progress, searching.opened(folder, progress.hear, progress.say) as search:
+        progress.follow(search)
+        mirror.start()
+        try:
+            _run_trials(search, address, in_process)
+        finally:
+            written = results.write(search.ledger, folder.path)
+    unsent = mirror.stop(DRAIN_SECONDS)
+    tables.show_results(study, search.ledger)
+    tables.show_where_to_look(folder.path, study.name, search.interrupted, written, unsent, mirror.last_error)
+    if search.interrupted:
+        raise typer.Exit(130)
+
+
+def _run_trials(search: object, address: str | None, in_process: bool) -> None:
+    if in_process:
+        from sweep.orchestration import in_process as runner
+
+        runner.run(search)  # type: ignore[arg-type]
+    else:
+        from sweep.orchestration import ray_tune
+
+        ray_tune.run(search, address)  # type: ignore[arg-type]

@@ -1,0 +1,200 @@
+"""What people see: tables and closing lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+from pydantic_core import PydanticUndefined
+from rich.console import Console
+from rich.table import Table
+
+from sweep.analysis.results import best_by_defense
+from sweep.configuration import TrialConfig
+from sweep.errors import StudyError, unknown
+from sweep.preview import describe_cost, describe_space, preview
+from sweep.registry import KINDS
+from sweep.study import Study
+from sweep.tracking.ledger import Ledger, TrialRecord
+from sweep.training import EpochResult
+
+console = Console(highlight=False, soft_wrap=False)
+
+
+def show_preview(study: Study) -> None:
+    """The plan of a study."""
+    plan = preview(study)
+    sizes = f"{plan.sizes[0]:,} training and {plan.sizes[1]:,} validation images" if plan.sizes else "sizes unknown"
+    goals = "; ".join(f"{goal.direction} {goal.metric}{_bounds(goal.subject_to)}" for goal in study.objective)
+    console.print(f"[bold]{study.name}[/]  fingerprint {study.fingerprint}; {sizes}\n{goals}\n")
+    table = Table("parameter", "domain", title="space", title_justify="left")
+    for name, words in describe_space(study):
+        table.add_row(name, words)
+    console.print(table)
+    _show_branches(plan.branches)
+    if study.early_stopping:
+        _show_rungs(study, plan.rungs)
+    budget = study.budget
+    most = min(plan.most * budget.trials, budget.gradient_evaluations or float("inf"))
+    limit = f", {budget.hours:g} hours" if budget.hours else ""
+    console.print(
+        f"budget: {budget.trials} trials{limit}; at most {describe_cost(most)} gradient evaluations, before early stopping"
+    )
+    for doubt in plan.doubts:
+        console.print(f"[yellow]doubt:[/] {doubt}")
+    console.print("[green]no mistakes found[/]")
+
+
+def _bounds(bounds: dict[str, Any]) -> str:
+    sides = [
+        f"{name} {'at least' if bound.at_least is not None else 'at most'} "
+        f"{bound.at_least if bound.at_least is not None else bound.at_most:g}"
+        for name, bound in bounds.items()
+    ]
+    return f", with {', '.join(sides)}" if sides else ""
+
+
+def _show_branches(branches: list[Any]) -> None:
+    table = Table(title="branches, each at its costliest (gradient evaluations)", title_justify="left")
+    for name in ("branch", "parameters", "epochs", "an epoch", "a trial", "validation, at most"):
+        table.add_column(name, justify="left" if name == "branch" else "right")
+    for branch in branches:
+        table.add_row(
+            branch.name,
+            str(branch.parameters),
+            str(branch.config.epochs),
+            describe_cost(branch.per_epoch),
+            describe_cost(branch.total),
+            describe_cost(branch.validation_per_epoch * branch.config.epochs),
+        )
+    console.print(table)
+
+
+def _show_rungs(study: Study, rungs: list[Any]) -> None:
+    rule = study.early_stopping
+    assert rule is not None
+    title = f"rungs: the best 1 in {rule.reduction_factor} go on ({rule.resource.replace('_', ' ')})"
+    table = Table("level", "reached at epoch", title=title, title_justify="left")
+    for rung in rungs:
+        table.add_row(f"{rung.level:,}", ", ".join(f"{name} {epoch}" for name, epoch in rung.epochs.items()))
+    console.print(table)
+
+
+def show_results(study: Study, ledger: Ledger) -> None:
+    """Each defense's best completed trial, on the validation split."""
+    goal = study.objective[0]
+    labels = [attack.label for attack in (study.search_attack, *study.final_attacks)]
+    table = Table(title=f"{study.name}: the best completed trial of each defense, validation split", title_justify="left")
+    for name in ("defense", "trial", "clean", *labels, "worst case", "cost"):
+        table.add_column(name, justify="left" if name == "defense" else "right")
+    for trial in best_by_defense(ledger, goal):
+        table.add_row(*_result_row(trial, labels, goal.rank(trial.best["metrics"])[0] < 1 if trial.best else False))
+    if table.row_count:
+        console.print(table)
+        console.print("[dim]accuracies in [0, 1]; cost in gradient evaluations against standard training; one seed, unconfirmed[/]")
+    counts = ledger.counts()
+    console.print(f"{len(ledger.trials)} trials: " + (", ".join(f"{n} {end}" for end, n in counts.most_common()) or "none yet"))
+    _show_errors(ledger)
+
+
+def _result_row(trial: TrialRecord, labels: list[str], violates: bool) -> list[str]:
+    figures = (trial.best or {"metrics": {}})["metrics"] | trial.final
+    names = ["validation/clean_accuracy", *(f"validation/{label}/adversarial_accuracy" for label in labels)]
+    accuracies = [figures.get(name) for name in [*names, "validation/worst_case/adversarial_accuracy"]]
+    cost = figures.get("overhead/gradient_evaluations")
+    mark = " [yellow](outside the bounds)[/]" if violates else ""
+    return [
+        trial.defense + mark,
+        str(trial.number),
+        *("" if value is None else f"{value:.3f}" for value in accuracies),
+        "" if cost is None else f"{cost:.1f}x",
+    ]
+
+
+def _show_errors(ledger: Ledger) -> None:
+    """Equal errors are one line."""
+    grouped: dict[str, list[TrialRecord]] = {}
+    for trial in ledger:
+        if trial.error:
+            grouped.setdefault(f"{trial.error['class']}: {trial.error['message']}", []).append(trial)
+    for text, trials in grouped.items():
+        numbers = ", ".join(str(trial.number) for trial in trials)
+        log = (trials[0].error or {}).get("log")
+        console.print(f"[red]{trials[0].end}[/] trial {numbers}: {text}" + (f" ({log})" if log else ""), markup=True)
+
+
+def show_where_to_look(
+    folder: Path, name: str, interrupted: bool, written: list[Path], unsent: int, last_error: str | None
+) -> None:
+    """What to do next."""
+    studies = "" if folder.parent == Path("studies") else f" --studies {folder.parent}"
+    if interrupted:
+        console.print(f"interrupted: running trials were saved; go on with   sweep resume {name}{studies}")
+    else:
+        console.print(f"take the best away       sweep export {name} --best --to best/{studies}")
+    console.print(f"look at every trial      sweep ui {name}{studies}")
+    console.print(f"tables                   {', '.join(map(str, written))}")
+    if unsent:
+        reason = f": {last_error}" if last_error else ""
+        console.print(f"[yellow]MLflow has not taken {unsent} bytes of the journal yet{reason}; `sweep resume {name}` sends them[/]")
+
+
+def show_components(kind: str | None, as_json: bool) -> None:
+    """The registry."""
+    import sweep.study  # noqa: F401  # registers every component
+
+    if kind is not None and kind not in KINDS:
+        raise StudyError(unknown("kind of component", kind, KINDS))
+    chosen = {name: KINDS[name] for name in ([kind] if kind else sorted(KINDS))}
+    if as_json:
+        schemas = {k: {n: c.model_json_schema() for n, c in sorted(known.items())} for k, known in chosen.items()}
+        typer.echo(json.dumps(schemas, indent=2))
+        return
+    for name, known in chosen.items():
+        console.print(f"[bold underline]{name}[/]")
+        for component_name, component in sorted(known.items()):
+            first = (component.__doc__ or "").strip().split("\n\n")[0]
+            console.print(f"\n  [bold]{component_name}[/]  {' '.join(first.split())}", markup=True)
+            table = Table(box=None, padding=(0, 2), show_header=False)
+            for field, info in component.model_fields.items():
+                table.add_row("   ", f"[cyan]{field}[/]", _default(info), info.description or "")
+            if component.model_fields:
+                console.print(table)
+        console.print()
+
+
+def _default(info: Any) -> str:
+    if info.default is PydanticUndefined:
+        return "required"
+    value = info.default
+    return str(getattr(value, "name", value)) if not isinstance(value, tuple) else ", ".join(map(str, value))
+
+
+@contextmanager
+def epochs(config: TrialConfig) -> Iterator[Callable[[EpochResult], None]]:
+    """A line an epoch."""
+    goal = config.objective[0]
+
+    def show(result: EpochResult) -> None:
+        metrics = result.metrics
+        value = metrics.get(goal.metric)
+        clean = metrics.get("validation/clean_accuracy")
+        parts = [f"epoch {result.epoch:>3}/{config.epochs}", f"loss {metrics['train/loss']:.4f}"]
+        parts += [f"clean {clean:.4f}"] if clean is not None else []
+        parts += [f"{goal.metric} {value:.4f}"] if value is not None else []
+        parts += [f"epsilon {metrics['epsilon']:.4f}", f"alpha {metrics['alpha']:.3f}"] if metrics["epsilon"] else []
+        console.print("  ".join(parts))
+
+    yield show
+
+
+def show_summary(summary: dict[str, Any]) -> None:
+    """A finished trial's figures."""
+    table = Table("figure", "value", title=f"epoch {summary['selected_epoch']} was selected", title_justify="left")
+    for name, value in {**summary["selected"], **summary["final"]}.items():
+        table.add_row(name, repr(value))
+    console.print(table)

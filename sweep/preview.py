@@ -1,0 +1,162 @@
+"""What a study will do, worked out before anything starts: branches, cost in gradient evaluations, rungs, doubts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from sweep.configuration import TrialConfig
+from sweep.datasets import Splits
+from sweep.errors import DataError
+from sweep.search_space import OneOf
+from sweep.study import Asha, Study
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One combination of the outermost components, at its costliest."""
+
+    name: str
+    config: TrialConfig
+    parameters: int  # searched in this branch
+    per_epoch: float  # gradient evaluations of training, alpha's measurement included
+    validation_per_epoch: float  # at most: an example that is broken costs no more
+
+    @property
+    def total(self) -> float:
+        return self.per_epoch * self.config.epochs
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A level of early stopping and the epoch at which each branch reaches it (branches that never do are left out)."""
+
+    level: int
+    epochs: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A study's plan."""
+
+    sizes: tuple[int, int] | None  # training and validation examples, where the data could be read
+    branches: list[Branch]
+    rungs: list[Rung]
+    doubts: list[str]
+
+    @property
+    def most(self) -> float:
+        """Gradient evaluations of one trial of the costliest branch."""
+        return max(branch.total for branch in self.branches)
+
+
+def preview(study: Study) -> Preview:
+    """Work the plan out. Data that cannot be read are a doubt, not an error: the machine that runs may have them."""
+    doubts: list[str] = []
+    configs = [study.trial_config(config, 0) for config in study.space.branches()]
+    splits = _splits(configs[0], doubts)
+    sizes = (len(splits.train), len(splits.validation)) if splits else None
+    branches = [_branch(study, config, sizes or (1, 0)) for config in configs]
+    rungs = _rungs(study.early_stopping, branches, sizes) if study.early_stopping else []
+    doubts += _doubts(study, branches, rungs)
+    return Preview(sizes, branches, rungs, doubts)
+
+
+def _splits(config: TrialConfig, doubts: list[str]) -> Splits | None:
+    try:
+        return config.dataset.load()
+    except DataError as error:
+        doubts.append(f"the data cannot be read here, so costs are given for each training example: {error}")
+        return None
+
+
+def _branch(study: Study, config: TrialConfig, sizes: tuple[int, int]) -> Branch:
+    train, validation = sizes
+    per_epoch = config.defense.gradient_evaluations * train
+    measured = config.defense.measurement(0.0)
+    if measured:
+        per_epoch += measured[0].gradient_evaluations * validation
+    judges = sum(attack.gradient_evaluations for attack in config.validation_attacks) * validation
+    return Branch(_name(study, config), config, _parameters(study, config), per_epoch, judges / config.validate_every)
+
+
+def _name(study: Study, config: TrialConfig) -> str:
+    chosen = [key for key, node in study.space.tree.items() if isinstance(node, OneOf)]
+    names = [getattr(config, key).name for key in chosen]
+    return " + ".join(names) or config.defense.name
+
+
+def _parameters(study: Study, config: TrialConfig) -> int:
+    branches = {key: getattr(config, key).name for key, node in study.space.tree.items() if isinstance(node, OneOf)}
+    def inside(name: str) -> bool:
+        parts = name.split(".")
+        return parts[0] not in branches or (len(parts) > 1 and parts[1] == branches[parts[0]])
+    return sum(inside(name) for name in study.space.domains())
+
+
+def _rungs(rule: Asha, branches: list[Branch], sizes: tuple[int, int] | None) -> list[Rung]:
+    """Every rung that some branch reaches before its last epoch."""
+    rungs: list[Rung] = []
+    while rule.resource == "epochs" or sizes:
+        level = rule.grace_period * rule.reduction_factor ** len(rungs)
+        epochs = {
+            branch.name: math.ceil(level / (branch.per_epoch if rule.resource == "gradient_evaluations" else 1))
+            for branch in branches
+        }
+        within = {branch.name: epochs[branch.name] for branch in branches if epochs[branch.name] < branch.config.epochs}
+        if not within:
+            break
+        rungs.append(Rung(level, within))
+    return rungs
+
+
+def _doubts(study: Study, branches: list[Branch], rungs: list[Rung]) -> list[str]:
+    doubts = []
+    for branch in branches:
+        drop = branch.config.learning_rate_schedule.first_sharp_drop()
+        early = [rung for rung in rungs if drop and rung.epochs.get(branch.name, math.inf) <= drop * branch.config.epochs]
+        if early:
+            doubts.append(
+                f"early_stopping: {branch.name} is judged at epoch {early[0].epochs[branch.name]}, before its learning "
+                f"rate first drops (epoch {drop * branch.config.epochs:.0f}); ranks before a drop say little about the end"
+            )
+    if study.early_stopping and not rungs:
+        doubts.append("early_stopping: no branch reaches the first rung before its last epoch, so nothing is ever stopped")
+    if study.sampler == "gp" and any(isinstance(domain, OneOf) for domain in study.space.domains().values()):
+        doubts.append("sampler: gp models flat spaces; parameters inside branches are drawn at random (tpe models them)")
+    if study.sampler == "grid" and study.space.size > study.budget.trials:
+        doubts.append(f"budget: the grid has {study.space.size:.0f} points, and only {study.budget.trials} are tried")
+    if len(study.enqueue) > study.budget.trials:
+        doubts.append(f"budget: {len(study.enqueue)} configurations are enqueued, and only {study.budget.trials} are tried")
+    return doubts
+
+
+def describe_space(study: Study) -> list[tuple[str, str]]:
+    """Every parameter with its domain, in words."""
+    return [(name, domain.describe()) for name, domain in study.space.domains().items()]
+
+
+def describe_cost(value: float) -> str:
+    """A number of gradient evaluations, short: 1.2 k, 3.4 M."""
+    units: list[tuple[float, str]] = [(1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")]
+    for size, unit in units:
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.0f}"
+
+
+def summary(study: Study) -> dict[str, Any]:
+    """The preview as JSON, for `--json`."""
+    plan = preview(study)
+    return {
+        "name": study.name,
+        "fingerprint": study.fingerprint,
+        "parameters": dict(describe_space(study)),
+        "branches": [
+            {"name": b.name, "parameters": b.parameters, "gradient_evaluations_per_epoch": b.per_epoch, "total": b.total}
+            for b in plan.branches
+        ],
+        "rungs": [{"level": rung.level, "epochs": rung.epochs} for rung in plan.rungs],
+        "doubts": plan.doubts,
+    }
