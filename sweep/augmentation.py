@@ -13,7 +13,7 @@ _PADDING = 4  # pixels of zeros on each side before a random crop, as usual on C
 
 
 def augment(images: Tensor, how: Augmentation, generator: torch.Generator) -> Tensor:
-    """Images [N, C, H, W] shifted by up to 4 pixels each way (zeros move in), and mirrored with probability one half."""
+    """Images [N, C, H, W] shifted by up to 4 pixels each way (zeros move in), and mirrored with probability 1/2."""
     if how == "none":
         return images
     shifted = _crop(images, generator)

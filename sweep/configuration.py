@@ -1,10 +1,11 @@
-"""A trial's configuration: one nested mapping, checked whole. With its seed it is everything that decides the figures."""
+"""A trial's configuration: one nested mapping, checked whole. With its seed it decides every figure."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -62,18 +63,15 @@ class TrialConfig(Record):
 
     @model_validator(mode="after")
     def _is_coherent(self) -> TrialConfig:
-        mistakes = [*_misjudged(self.threat_model, self._attacks()), *_ambiguous(self._attacks())]
-        names = metric_names(self.validation_attacks)
-        for goal in self.objective:
-            for metric in (goal.metric, *goal.subject_to):
-                if metric not in names:
-                    mistakes.append(f"no trial will report it: {unknown('metric', metric, names)}")
+        attacks = (*self.validation_attacks, *self.final_attacks)
+        mistakes = [
+            *misjudged(self.threat_model, attacks),
+            *ambiguous(attacks),
+            *unreported(self.objective, self.validation_attacks),
+        ]
         if mistakes:
-            raise ValueError("; ".join(mistakes))
+            raise ValueError("\n".join(mistakes))
         return self
-
-    def _attacks(self) -> list[Attack]:
-        return [*self.validation_attacks, *self.final_attacks]
 
     def to_json(self) -> dict[str, Any]:
         """The configuration in full, every default written out, as JSON holds it."""
@@ -91,14 +89,27 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _misjudged(threat_model: ThreatModel, attacks: list[Attack]) -> list[str]:
+def misjudged(threat_model: ThreatModel, attacks: Iterable[Attack]) -> list[str]:
+    """A sentence for each attack that says nothing about this threat model."""
     return [
-        f"{attack.name} means nothing under {threat_model.name} (it is judged under {' or '.join(attack.threat_models)})"
+        f"{attack.name} means nothing under {threat_model.name}: it is judged under {' or '.join(attack.threat_models)}"
         for attack in attacks
         if threat_model.name not in attack.threat_models
     ]
 
 
-def _ambiguous(attacks: list[Attack]) -> list[str]:
+def ambiguous(attacks: Iterable[Attack]) -> list[str]:
+    """A sentence for each name that two attacks would report as."""
     counts = Counter(attack.label for attack in attacks)
     return [f"two attacks would both report as '{label}'" for label, count in counts.items() if count > 1]
+
+
+def unreported(objective: Iterable[Goal], validation_attacks: Iterable[Attack]) -> list[str]:
+    """A sentence for each metric that is sought or bounded, but that no epoch reports."""
+    names = metric_names(validation_attacks)
+    wanted = dict.fromkeys(metric for goal in objective for metric in (goal.metric, *goal.subject_to))
+    return [
+        f"objective: no trial will report this: {unknown('metric', metric, names)}"
+        for metric in wanted
+        if metric not in names
+    ]

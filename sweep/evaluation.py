@@ -1,8 +1,8 @@
 """Clean and adversarial figures of a split under named attacks.
 
-An example is robust to an attack if it is classified correctly where it stands and the attack finds nothing in the ball.
-So attacks see only what is still correct, and stop on an example once it is broken. The worst case is taken for each
-example, over attacks: mean_x min_a, never the least of the attacks' means (Carlini et al. 2019, section 5).
+An example is robust to an attack if it is classified correctly where it stands and the attack finds nothing in the
+ball. So attacks see only what is still correct, and stop on an example once it is broken. The worst case is taken for
+each example, over attacks: mean_x min_a, never the least of the attacks' means (Carlini et al. 2019, section 5).
 """
 
 from __future__ import annotations
@@ -59,18 +59,18 @@ class Verdicts:
 def evaluate(
     network: Network, split: Split, attacks: Sequence[Attack], threat_model: ThreatModel, seed: int
 ) -> Verdicts:
-    """Attack a whole split within the threat model. The same seed meets the same random starts."""
+    """Attack a whole split within the threat model. Each batch has a random stream of its own, given by the seed."""
     with crafting(network, "eval"):
         logits = predict(network, split)
         labels = split.labels
         clean = ~wrong(logits, labels)
         robust = {attack.label: clean.clone() for attack in attacks}
         for attack in attacks:
-            adversary = _adversary(threat_model, threat_model.epsilon, seed, attack, split)
             for start in range(0, len(split), BATCH):
                 rows = start + clean[start : start + BATCH].nonzero().squeeze(1)
                 if len(rows):
                     images, truth = split.pixels(rows), labels[rows]
+                    adversary = _adversary(threat_model, threat_model.epsilon, seed, attack, start, images.device)
                     points = attack.perturb(network, images, truth, adversary, until_broken=True)
                     robust[attack.label][rows] = ~misclassified(network, points, truth)
     return Verdicts(logits.cpu(), labels.cpu(), {label: held.cpu() for label, held in robust.items()})
@@ -79,7 +79,7 @@ def evaluate(
 def measure(
     network: Network, split: Split, attack: Attack, threat_model: ThreatModel, epsilon: float, seed: int
 ) -> Measurement:
-    """Accuracies and losses that an alpha rule weighs: clean, and under `attack` at full strength at radius `epsilon`."""
+    """What an alpha rule weighs: accuracy and loss, clean and under `attack` at full strength at radius `epsilon`."""
     logits = predict(network, split)
     adversarial = _attacked_logits(network, split, attack, threat_model, epsilon, seed)
     return Measurement(
@@ -113,7 +113,7 @@ def confidence(
 
 
 def mixed_accuracy(clean: float, adversarial: float, share: float) -> float:
-    """Accuracy on a set of which `share` in [0, 1] is adversarial. It is linear in the share, so it ranks nothing new."""
+    """Accuracy on a set of which `share` in [0, 1] is adversarial: linear in the share, so it ranks nothing new."""
     return (1 - share) * clean + share * adversarial
 
 
@@ -140,17 +140,18 @@ def fraction(flags: Tensor) -> float:
 def _attacked_logits(
     network: Network, split: Split, attack: Attack, threat_model: ThreatModel, epsilon: float, seed: int
 ) -> Tensor:
-    adversary = _adversary(threat_model, epsilon, seed, attack, split)
     parts = []
     with crafting(network, "eval"):
         for start in range(0, len(split), BATCH):
             rows = slice(start, start + BATCH)
+            adversary = _adversary(threat_model, epsilon, seed, attack, start, split.labels.device)
             points = attack.perturb(network, split.pixels(rows), split.labels[rows], adversary)
             with torch.no_grad():
                 parts.append(network(points))
     return torch.cat(parts)
 
 
-def _adversary(threat_model: ThreatModel, epsilon: float, seed: int, attack: Attack, split: Split) -> Adversary:
-    device = split.labels.device
-    return Adversary(threat_model, epsilon, generator(seed, "evaluation", attack.label, device=device))
+def _adversary(
+    threat_model: ThreatModel, epsilon: float, seed: int, attack: Attack, start: int, device: torch.device
+) -> Adversary:
+    return Adversary(threat_model, epsilon, generator(seed, "evaluation", attack.label, start, device=device))

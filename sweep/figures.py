@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from sweep.alpha_rules import Measurement
 from sweep.attacks import Attack
 from sweep.defenses import Losses
+from sweep.errors import Diverged
 
 
 @dataclass
@@ -54,6 +55,13 @@ class Figures:
             clean_loss=self.mean("train/clean_loss"),
             adversarial_loss=self.mean("train/adversarial_loss"),
         )
+
+
+def refuse_non_finite(metrics: Mapping[str, float], when: str) -> None:
+    """Raise Diverged where a metric is infinite or not a number: nothing that is reported can be either."""
+    names = [name for name, value in metrics.items() if not math.isfinite(value)]
+    if names:
+        raise Diverged(f"not finite {when}: {', '.join(names)}")
 
 
 def metric_names(attacks: Iterable[Attack]) -> set[str]:

@@ -54,10 +54,10 @@ class Preview:
 def preview(study: Study) -> Preview:
     """Work the plan out. Data that cannot be read are a doubt, not an error: the machine that runs may have them."""
     doubts: list[str] = []
-    configs = [study.trial_config(config, 0) for config in study.space.branches()]
+    configs = [study.trial_config(config, 0) for config in study.space.corners()]
     splits = _splits(configs[0], doubts)
     sizes = (len(splits.train), len(splits.validation)) if splits else None
-    branches = [_branch(study, config, sizes or (1, 0)) for config in configs]
+    branches = _costliest([_branch(study, config, sizes or (1, 0)) for config in configs])
     rungs = _rungs(study.early_stopping, branches, sizes) if study.early_stopping else []
     doubts += _doubts(study, branches, rungs)
     return Preview(sizes, branches, rungs, doubts)
@@ -79,6 +79,16 @@ def _branch(study: Study, config: TrialConfig, sizes: tuple[int, int]) -> Branch
         per_epoch += measured[0].gradient_evaluations * validation
     judges = sum(attack.gradient_evaluations for attack in config.validation_attacks) * validation
     return Branch(_name(study, config), config, _parameters(study, config), per_epoch, judges / config.validate_every)
+
+
+def _costliest(branches: list[Branch]) -> list[Branch]:
+    """Each branch at the corner of its space where a trial costs most."""
+    chosen: dict[str, Branch] = {}
+    for branch in branches:
+        known = chosen.get(branch.name)
+        if known is None or branch.total > known.total:
+            chosen[branch.name] = branch
+    return list(chosen.values())
 
 
 def _name(study: Study, config: TrialConfig) -> str:

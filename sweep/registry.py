@@ -47,8 +47,7 @@ class Record(BaseModel):
         try:
             return handler(data)
         except ValidationError as error:
-            lines = [_explain(cls, line) for line in error.errors(include_url=False)]
-            raise ValidationError.from_exception_data(cls.__name__, lines) from None
+            raise ValidationError.from_exception_data(cls.__name__, explained(cls, error)) from None
 
 
 class Component(Record):
@@ -124,21 +123,25 @@ RecordType = TypeVar("RecordType", bound=BaseModel)
 
 
 def problems(error: ValidationError) -> list[str]:
-    """One sentence a mistake: the key, what is wrong, what was given."""
+    """One sentence a mistake: the key, what is wrong, what was given. A message's every line is a mistake."""
     sentences = []
     for line in error.errors(include_url=False):
         key = ".".join(str(part) for part in line["loc"])
         message = line["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
         given = "" if line["type"] in _SELF_EXPLAINING else f", got {_short(line['input'])}"
-        sentences.append(f"{key + ': ' if key else ''}{message}{given}")
+        sentences += [f"{key + ': ' if key else ''}{part}{given}" for part in message.split("\n")]
     return sentences
 
 
 _SELF_EXPLAINING = {"unknown_name", "unknown_key", "no_name", "wrong_kind", "value_error", "missing"}
 
 
+def explained(model: type[BaseModel], error: ValidationError) -> list[InitErrorDetails]:
+    """A pydantic error's lines, to be raised again: an unknown key of this very model names the nearest right one."""
+    return [_explain(model, line) for line in error.errors(include_url=False)]
+
+
 def _explain(model: type[BaseModel], line: Any) -> InitErrorDetails:
-    """A pydantic error line again, where an unknown key of this very model now names the nearest right one."""
     kind: str | PydanticCustomError = line["type"]
     if line["type"] == "extra_forbidden" and len(line["loc"]) == 1:
         text = unknown("parameter", line["loc"][0], model.model_fields)

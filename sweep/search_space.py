@@ -9,7 +9,6 @@ A parameter's name is its path, branch included: ``defense``, ``defense.trades.b
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
@@ -31,12 +30,16 @@ class OneOf(Domain):
     def __init__(self, /, **branches: Any) -> None:
         if branches.get("domain") == "one_of" and set(branches) == {"domain", "branches"}:
             branches = branches["branches"]
-        super().__init__(**{"branches": {name: _parsed(tree) for name, tree in branches.items()}})
+        parsed: dict[str, Any] = {"branches": {name: _parsed(tree) for name, tree in branches.items()}}
+        super().__init__(**parsed)
 
     @model_validator(mode="after")
     def _has_branches(self) -> OneOf:
         if not self.branches:
             raise ValueError("needs at least one branch")
+        for name, tree in self.branches.items():
+            if "name" in tree:
+                raise ValueError(f"branch '{name}' is its component's name: it cannot hold another, {tree['name']!r}")
         return self
 
     def representatives(self) -> list[Any]:
@@ -88,15 +91,6 @@ class SearchSpace(BaseModel):
     def domains(self) -> dict[str, Domain]:
         """Every parameter by name, those of all branches included."""
         return {name: domain for _, found in self._explore() for name, domain in found.items()}
-
-    def branches(self) -> list[dict[str, Any]]:
-        """One configuration for each combination of the outermost choices among components, at its domains' last values."""
-        choices = {name: domain for name, domain in self.tree.items() if isinstance(domain, OneOf)}
-        return [
-            self.resolve(lambda name, domain, picked=picked: picked.get(name, domain.representatives()[-1]))  # type: ignore[misc]
-            for names in itertools.product(*(domain.representatives() for domain in choices.values()))
-            for picked in [dict(zip(choices, names, strict=True))]
-        ]
 
     def _explore(self) -> Iterator[tuple[dict[str, Any], dict[str, Domain]]]:
         """Each corner with the domains met there: one value is changed at a time, in the branches that lead to it."""
@@ -156,9 +150,11 @@ def _constrain(node: Any, path: str, given: Any, parameters: dict[str, Any]) -> 
     for key, value in given.items():
         here, child = f"{path}.{key}" if path else key, node.get(key)
         if isinstance(child, OneOf):
+            if not isinstance(value, str | Mapping):
+                raise ValueError(f"{here}: {value!r} names no branch (allowed: {child.describe()})")
             inner = {"name": value} if isinstance(value, str) else dict(value)
             name = inner.pop("name", None)
-            if name not in child.branches:
+            if not isinstance(name, str) or name not in child.branches:
                 raise ValueError(f"{here}: {unknown('branch', name, child.branches)}")
             parameters[here] = name
             nested = _constrain(child.branches[name], f"{here}.{name}", inner, parameters)
@@ -171,7 +167,7 @@ def _constrain(node: Any, path: str, given: Any, parameters: dict[str, Any]) -> 
             nested = _constrain(child, here, value, parameters)
         else:
             nested = value
-        if nested != {} and nested != child:
+        if nested not in ({}, child):
             replacements[key] = nested
     return replacements
 
@@ -179,8 +175,11 @@ def _constrain(node: Any, path: str, given: Any, parameters: dict[str, Any]) -> 
 def _parsed(node: Any) -> Any:
     """A tree in which JSON's descriptions of domains have become domains."""
     if isinstance(node, dict):
-        if node.get("domain") in DOMAINS:
-            return DOMAINS[node["domain"]](**{key: value for key, value in node.items()})
+        if isinstance(node.get("domain"), str) and node["domain"] in DOMAINS:
+            try:
+                return DOMAINS[node["domain"]](**node)
+            except TypeError as error:  # arguments that are missing or not there
+                raise ValueError(f"{node} is no domain: {error}") from None
         return {key: _parsed(child) for key, child in node.items()}
     return node
 

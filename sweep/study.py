@@ -1,18 +1,21 @@
-"""A study: one question, as data. A search-space file holds one `STUDY`; the study folder holds it resolved, as JSON."""
+"""A study: one question, as data. A search-space file holds one `STUDY`; the study folder holds it whole, as JSON."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic_core import PydanticCustomError, to_jsonable_python
 
 from sweep.attacks import NamedAttack
 from sweep.attacks.pgd import PGD
-from sweep.configuration import Several, TrialConfig, fingerprint
-from sweep.domains import Choice, Integer, LogUniform, Uniform
-from sweep.errors import ConfigurationError
+from sweep.configuration import Several, TrialConfig, ambiguous, fingerprint, misjudged, unreported
+from sweep.domains import Choice, Domain, Integer, LogUniform, Uniform
 from sweep.objective import AtLeast, AtMost, Goal, Maximize, Minimize
-from sweep.registry import Record, problems, validated
+from sweep.registry import Record, build, explained, problems, validated
 from sweep.search_space import OneOf, SearchSpace, merged
 from sweep.seeding import derive
 
@@ -70,6 +73,12 @@ class Resources(Record):
     cpus: int = Field(1, ge=1, le=1024)
     gpus: float = Field(0.0, ge=0, le=64)
 
+    @model_validator(mode="after")
+    def _has_whole_gpus(self) -> Resources:
+        if self.gpus > 1 and self.gpus % 1:
+            raise ValueError(f"gpus: a fraction of one, or a whole number, but got {self.gpus:g}")
+        return self
+
 
 class Study(Record):
     """A search space, how it is searched, and what is sought in it."""
@@ -100,18 +109,42 @@ class Study(Record):
 
     @model_validator(mode="after")
     def _is_sound(self) -> Study:
-        mistakes = [*_forbidden(self.space), *_unusable_sampler(self)]
-        if not mistakes:
-            mistakes = sorted({text for config in self.space.corners() for text in self.mistakes(config)})
-        if not mistakes:
-            mistakes = _unusable_enqueued(self)
+        mistakes = [*_forbidden(self.space), *_unusable_sampler(self), *_incoherent(self)]
+        mistakes += sorted({text for config in self.space.corners() for text in self.mistakes(config)} - {*mistakes})
+        mistakes += _unusable_enqueued(self, known=mistakes)
         if mistakes:
             raise ValueError("\n".join(mistakes))
         return self
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _find_every_mistake(cls, data: Any, handler: ModelWrapValidatorHandler[Study]) -> Study:
+        """Where fields are wrong, the checks across fields look at the rest, with something harmless in their place.
+
+        Defined last, and so run around the checks above.
+        """
+        try:
+            return handler(data)
+        except ValidationError as error:
+            lines = explained(cls, error)
+            wrong = {line["loc"][0] for line in error.errors(include_url=False) if line["loc"]}
+            if wrong and isinstance(data, dict) and "space" not in wrong:
+                rest = {key: value for key, value in data.items() if key in cls.model_fields and key not in wrong}
+                harmless = {key: value for part in wrong for key, value in _HARMLESS.get(str(part), {}).items()}
+                try:
+                    handler(rest | harmless)
+                except ValidationError as further:
+                    lines += explained(cls, further)
+            raise ValidationError.from_exception_data(cls.__name__, lines) from None
+
     def trial_config(self, config: dict[str, Any], number: int) -> TrialConfig:
         """The whole configuration of trial `number`, whose point in the space is `config`."""
         return validated(TrialConfig, self._completed(config, number), f"trial {number}")
+
+    def unchecked_config(self, config: dict[str, Any], number: int) -> dict[str, Any]:
+        """The same as JSON, for a point that makes no valid configuration."""
+        plain: dict[str, Any] = to_jsonable_python(self._completed(config, number))
+        return plain
 
     def _completed(self, config: dict[str, Any], number: int) -> dict[str, Any]:
         decided = {
@@ -146,11 +179,16 @@ class Study(Record):
 
 def study_from(data: Any, subject: str) -> Study:
     """A study from JSON or keyword arguments, or one ConfigurationError with every mistake in it."""
-    try:
-        return Study.model_validate(data)
-    except ValidationError as error:
-        lines = [line for text in problems(error) for line in text.split("\n")]
-        raise ConfigurationError(subject, lines) from None
+    return validated(Study, data, subject)
+
+
+# What stands in for a field that is wrong while the others are checked. Without its attack no objective can be judged.
+_HARMLESS: dict[str, dict[str, Any]] = {
+    "name": {"name": "study"},
+    "budget": {"budget": Budget(trials=1)},
+    "objective": {"objective": Minimize("seconds")},
+    "search_attack": {"objective": Minimize("seconds")},
+}
 
 
 def _forbidden(space: SearchSpace) -> list[str]:
@@ -172,26 +210,40 @@ def _unusable_sampler(study: Study) -> list[str]:
     if study.sampler == "grid":
         endless = [name for name, domain in domains.items() if isinstance(domain, Uniform | LogUniform)]
         return (
-            [f"sampler: a grid needs finite domains, but {', '.join(endless)} is real; use Choice"] if endless else []
+            [f"sampler: a grid needs finite domains, and {', '.join(endless)} hold real numbers; use Choice"]
+            if endless
+            else []
         )
     if study.sampler == "cma_es":
         kinds = [name for name, domain in domains.items() if isinstance(domain, Choice | OneOf)]
-        return [f"sampler: cma_es searches numbers only, but {', '.join(kinds)} is a choice; use tpe"] if kinds else []
+        return [f"sampler: cma_es searches numbers only, and {', '.join(kinds)} hold choices; use tpe"] if kinds else []
     return []
 
 
-def _unusable_enqueued(study: Study) -> list[str]:
+def _incoherent(study: Study) -> list[str]:
+    """What the study's attacks, its objective and its threat model have against each other, whatever is sampled."""
+    attacks = (study.search_attack, *study.final_attacks)
+    mistakes = [*ambiguous(attacks), *unreported(study.objective, (study.search_attack,))]
+    with suppress(ValueError, PydanticCustomError):  # a wrong threat model is told of by the space's corners
+        mistakes += misjudged(build("threat_model", study.space.tree.get("threat_model")), attacks)
+    return mistakes
+
+
+def _unusable_enqueued(study: Study, known: Sequence[str]) -> list[str]:
     mistakes = []
-    for number, partial in enumerate(study.enqueue):
+    for number, given in enumerate(study.enqueue):
         try:
-            parameters, replacements = study.space.constrain(partial)
+            parameters, replacements = study.space.constrain(given)
         except ValueError as error:
             mistakes.append(f"enqueue[{number}].{error}")
             continue
         refused = [key for key in ("threat_model", *DECIDED_BY_STUDY) if key in replacements]
         mistakes += [f"enqueue[{number}].{key}: fixed for the whole study" for key in refused]
-        config = study.space.resolve(
-            lambda name, domain, fixed=parameters: fixed.get(name, domain.representatives()[0])
-        )  # type: ignore[misc]
-        mistakes += [f"enqueue[{number}].{text}" for text in study.mistakes(merged(config, replacements))]
+        config = study.space.resolve(partial(_fixed_or_first, parameters))
+        found = study.mistakes(merged(config, replacements))
+        mistakes += [f"enqueue[{number}].{text}" for text in found if text not in known]
     return mistakes
+
+
+def _fixed_or_first(fixed: Mapping[str, Any], name: str, domain: Domain) -> Any:
+    return fixed[name] if name in fixed else domain.representatives()[0]

@@ -28,7 +28,7 @@ from sweep.datasets import Split
 from sweep.defenses import Clock, Defense, Step
 from sweep.errors import Diverged
 from sweep.evaluation import evaluate, measure
-from sweep.figures import Figures
+from sweep.figures import Figures, refuse_non_finite
 from sweep.models.network import Network
 from sweep.optimizers import Stepper
 from sweep.resources import peak_memory
@@ -83,7 +83,7 @@ class State:
 
 
 def train(plan: Plan, state: State) -> Iterator[EpochResult]:
-    """Train from `state` on, moving it forward; one result an epoch. Raises Diverged at a non-finite loss."""
+    """Train from `state` on, moving it forward; one result an epoch. Raises Diverged at a non-finite figure."""
     while state.epoch < plan.epochs:
         began = time.perf_counter()
         clock = Clock(state.epoch, plan.epochs)
@@ -98,7 +98,9 @@ def train(plan: Plan, state: State) -> Iterator[EpochResult]:
         state.gradient_evaluations += trained - spent
         state.validation_gradient_evaluations += plan.network.gradient_evaluations - trained
         state.seconds += time.perf_counter() - began
-        yield EpochResult(state.epoch, metrics | _cost(plan, state))
+        metrics |= _cost(plan, state)
+        refuse_non_finite(metrics, f"in epoch {state.epoch}")
+        yield EpochResult(state.epoch, metrics)
 
 
 def _epoch(plan: Plan, clock: Clock, state: State) -> Figures:
@@ -118,16 +120,17 @@ def _epoch(plan: Plan, clock: Clock, state: State) -> Figures:
         figures.learning_rate = plan.learning_rate * plan.learning_rate_schedule.factor(now.progress)
         plan.optimizer.set_learning_rate(figures.learning_rate)
         which = rows % len(plan.train)
+        images, adversarial = _augmented(plan, which, library, augmentation_randomness)
         losses = plan.defense.loss(
             Step(
                 network=plan.network,
-                images=augment(plan.train.pixels(which), plan.augmentation, augmentation_randomness),
+                images=images,
                 labels=plan.train.labels[which],
                 threat_model=plan.threat_model,
                 epsilon=torch.tensor(figures.epsilon, device=plan.device),
                 alpha=alpha,
                 generator=attack_randomness,
-                adversarial=None if library is None else library[which],
+                adversarial=adversarial,
                 is_adversarial=rows >= len(plan.train),
             )
         )
@@ -140,8 +143,20 @@ def _epoch(plan: Plan, clock: Clock, state: State) -> Figures:
     return figures
 
 
+def _augmented(
+    plan: Plan, rows: Tensor, library: Tensor | None, randomness: torch.Generator
+) -> tuple[Tensor, Tensor | None]:
+    """A batch, and its adversarial copy where the epoch has one, moved alike: a pair stays a pair."""
+    images = plan.train.pixels(rows)
+    if library is None:
+        return augment(images, plan.augmentation, randomness), None
+    both = augment(torch.cat([images, library[rows]], 1), plan.augmentation, randomness)
+    moved, adversarial = both.chunk(2, 1)
+    return moved, adversarial
+
+
 def _adversarial_copy(plan: Plan, clock: Clock, accuracies: list[float], randomness: torch.Generator) -> Tensor:
-    """The training split's adversarial copy [N, C, H, W], by the parameters as they stand: Algorithm 1 read literally."""
+    """The training split's adversarial copy [N, C, H, W], by the parameters as they stand: Algorithm 1, literally."""
     epsilon = torch.tensor(plan.defense.epsilon_at(clock, accuracies), device=plan.device)
     adversary = Adversary(plan.threat_model, epsilon, randomness)
     rows = torch.arange(len(plan.train), device=plan.device)

@@ -21,9 +21,10 @@ from sweep.configuration import TrialConfig
 from sweep.datasets import Splits
 from sweep.errors import CheckpointError
 from sweep.evaluation import confidence, evaluate, mixed_accuracy
+from sweep.figures import refuse_non_finite
 from sweep.models.batch_norm import split_batch_norm
 from sweep.models.network import Network
-from sweep.objective import WORST, Rank
+from sweep.objective import Rank
 from sweep.resources import choose_device, reset_peak_memory
 from sweep.seeding import layer_randomness
 from sweep.training import EpochResult, Plan, State, train
@@ -54,17 +55,19 @@ class Trial:
     def run(self, reported: int = 0) -> Iterator[EpochResult]:
         """The epochs after `reported`: those that a checkpoint already holds, then the rest, trained one by one.
 
-        The checkpoint is written before a result is given away, so what anyone was told can be gone on from.
+        A due checkpoint is written before its result is given away. Where checkpoints are rarer than epochs, an epoch
+        that was reported and not saved is trained again, to the same figures, and not given twice.
         """
         yield from [result for result in self.results if result.epoch > reported]
         for result in train(self.plan, self.state):
             self.results.append(result)
-            if self._rank(result) > self._rank(self.best):
+            if self.best is None or self._rank(result) > self._rank(self.best):
                 self.best, self.best_weights = result, _copy(self.network)
             due = time.monotonic() - self._saved >= self.checkpoint_seconds
             if due or result.epoch == self.config.epochs:
                 self.save()
-            yield result
+            if result.epoch > reported:
+                yield result
 
     @property
     def selected(self) -> EpochResult:
@@ -74,7 +77,10 @@ class Trial:
         return chosen
 
     def finish(self) -> dict[str, float]:
-        """Attack the selected network with every attack of the configuration on the validation split; write weights."""
+        """Attack the selected network with every attack of the configuration on the validation split; write weights.
+
+        Raises Diverged where a figure is not finite, as where an attack drives the logits to infinity.
+        """
         last = _copy(self.network)
         selected = self.best_weights if self.config.select == "best" else last
         self.network.load_state_dict(selected)
@@ -90,6 +96,8 @@ class Trial:
         figures["validation/mixed_50/accuracy"] = mixed_accuracy(clean, worst, 0.5)
         standard = config.epochs * len(self.plan.train)
         figures["overhead/gradient_evaluations"] = self.state.gradient_evaluations / standard
+        refuse_non_finite(figures, "when attacked at the end")
+        self.network.load_state_dict(last)
         if self.folder is not None:
             checkpoint.save_weights(self.folder / "best.safetensors", self.best_weights)
             checkpoint.save_weights(self.folder / "last.safetensors", last)
@@ -148,8 +156,8 @@ class Trial:
         self.best = EpochResult(**saved["best"]) if saved["best"] else None
         self.best_weights = saved["best_weights"]
 
-    def _rank(self, result: EpochResult | None) -> Rank:
-        return self.config.objective[0].rank(result.metrics) if result else WORST
+    def _rank(self, result: EpochResult) -> Rank:
+        return self.config.objective[0].rank(result.metrics)
 
     def _plan(self, splits: Splits) -> Plan:
         config = self.config

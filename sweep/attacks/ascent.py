@@ -24,6 +24,8 @@ def ascend(
 
     With `until_broken`, an example whose current point is misclassified keeps that point and leaves the batch; the
     others are not affected, because the network is in evaluation mode and treats each example on its own.
+
+    Where a gradient is NaN no step is taken: an image of NaN lies in no ball, and would pass for a success.
     """
     threat_model, epsilon = adversary.threat_model, adversary.epsilon
     result, points = start.clone(), start
@@ -36,6 +38,7 @@ def ascend(
             points, gradient = points[intact], gradient[intact]
             if not len(rows):
                 break
-        points = threat_model.project(points + step_size * threat_model.direction(gradient), images, epsilon)
+        direction = threat_model.direction(gradient.nan_to_num())
+        points = threat_model.project(points + step_size * direction, images, epsilon)
         result[rows] = points  # so what breaks at the next look is already kept
     return result

@@ -49,6 +49,11 @@ class Attack(Component):
     def gradient_evaluations(self) -> int:
         """Forward and backward passes per example when nothing is broken on the way."""
 
+    @property
+    def starts_at_image(self) -> bool:
+        """Whether its first gradient is taken at the image itself, where TRADES' divergence has none."""
+        return True
+
     @abstractmethod
     def perturb(
         self,
@@ -75,7 +80,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """max over j != y of z_j - z_y: positive exactly where misclassified (Carlini and Wagner 2017, f_6 without its floor)."""
+    """max over j != y of z_j - z_y: positive where misclassified (Carlini and Wagner 2017, f_6 without its floor)."""
     true = logits.gather(1, labels[:, None]).squeeze(1)
     others = logits.scatter(1, labels[:, None], -torch.inf)
     return others.amax(1) - true

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from sweep.attacks.base import Adversary, Attack, Objective, margin, wrong
@@ -12,14 +12,16 @@ from sweep.registry import register
 from sweep.threat_models.base import per_example
 
 _EDGE = 1 - 1e-6  # atanh is infinite at a pixel of exactly 0 or 1; without this such pixels could never move
+_TO_GREY = 7.5  # a little more than atanh(_EDGE): how far such a pixel is from grey, in tanh space
 
 
 @register("carlini_l2")
 class CarliniL2(Attack):
     """The smallest L2 perturbation that fools the network (Carlini and Wagner 2017, section 5.1): a distortion.
 
-    Minimises |x' - x|_2^2 + c f(x') over w, x' = (tanh w + 1) / 2, by Adam, with a binary search over c for each example.
-    Only an L2 threat model can judge it: scored in an Linf ball it says nothing, since it never tried to stay in one.
+    Minimises |x' - x|_2^2 + c f(x') over w, x' = (tanh w + 1) / 2, by Adam, with a binary search over c for each
+    example. Only an L2 threat model can judge it: scored in an Linf ball it says nothing, as it never tried to stay in
+    one.
     """
 
     threat_models: ClassVar[tuple[str, ...]] = ("l2",)
@@ -28,6 +30,17 @@ class CarliniL2(Attack):
     binary_search_steps: int = Field(9, ge=1, le=50, description="values of the constant c that are tried")
     learning_rate: float = Field(0.01, gt=0, le=1, description="Adam's step in tanh space")
     initial_constant: float = Field(1e-3, gt=0, le=1e10, description="first value of c, tenfold until something works")
+
+    @model_validator(mode="after")
+    def _can_move(self) -> Self:
+        if self.num_steps * self.learning_rate < _TO_GREY:
+            problem = (
+                f"num_steps * learning_rate must be at least {_TO_GREY}, got {self.num_steps * self.learning_rate:g}"
+            )
+            raise ValueError(
+                f"{problem}: a pixel of 0 or 1 could not leave its edge, and any network would look robust"
+            )
+        return self
 
     @property
     def label(self) -> str:
@@ -54,7 +67,7 @@ class CarliniL2(Attack):
 
     def minimise(self, network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The nearest misclassified images found, and their [N] L2 distances (infinite where none was found)."""
-        found = _Found(images.clone(), torch.full((len(images),), torch.inf, device=images.device))
+        found = _Found(images.clone(), images.new_full((len(images),), torch.inf))
         constant = torch.full_like(found.distance, self.initial_constant)
         low, high = torch.zeros_like(constant), torch.full_like(constant, torch.inf)
         for _ in range(self.binary_search_steps):
@@ -73,7 +86,7 @@ class CarliniL2(Attack):
             logits = network(points)
             square = (points - images).flatten(1).square().sum(1)
             loss = square + constant * (-margin(logits, labels)).clamp_min(0)
-            (w.grad,) = torch.autograd.grad(loss.sum(), w)
+            w.grad = torch.autograd.grad(loss.sum(), w)[0].nan_to_num()
             fooled = wrong(logits.detach(), labels)
             success |= fooled
             found.keep(points.detach(), square.detach().sqrt(), fooled)

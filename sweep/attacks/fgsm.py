@@ -12,7 +12,7 @@ from sweep.registry import register
 class FGSM(Attack):
     """One step along the gradient's direction (Goodfellow et al. 2015, eq. 4).
 
-    With `random_start` and a relative step of 1.25 it is the inner attack of fast adversarial training (Wong et al. 2020).
+    With `random_start` and a relative step of 1.25 it is fast adversarial training's inner attack (Wong et al. 2020).
     """
 
     random_start: bool = Field(False, description="begin at a random point of the ball rather than at the image")
@@ -25,6 +25,10 @@ class FGSM(Attack):
     @property
     def gradient_evaluations(self) -> int:
         return 1
+
+    @property
+    def starts_at_image(self) -> bool:
+        return not self.random_start
 
     def perturb(
         self,

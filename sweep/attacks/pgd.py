@@ -16,7 +16,7 @@ _GAUSSIAN_SCALE = 0.001  # TRADES' start (Zhang et al. 2019, official code)
 
 @register("pgd")
 class PGD(Attack):
-    """Projected gradient descent: many small steps from a random start, the worst of several restarts (Madry et al. 2018)."""
+    """Projected gradient descent: small steps from random starts, of which the worst counts (Madry et al. 2018)."""
 
     num_steps: int = Field(10, ge=1, le=10_000, description="gradient steps per restart")
     relative_step_size: float = Field(2.5, gt=0, le=10_000, description="step as a multiple of epsilon / num_steps")
@@ -33,6 +33,10 @@ class PGD(Attack):
     @property
     def gradient_evaluations(self) -> int:
         return self.num_steps * self.num_restarts
+
+    @property
+    def starts_at_image(self) -> bool:
+        return self.random_start == "none"
 
     def perturb(
         self,

@@ -36,7 +36,10 @@ def run(
     from sweep.cli.files import load_study
     from sweep.orchestration.folder import StudyFolder
 
-    folder = StudyFolder.create(studies, load_study(file))
+    study = load_study(file)
+    if address is None:  # where trials run here, missing data are better said now than by every trial
+        study.trial_config(next(study.space.corners()), 0).dataset.load()
+    folder = StudyFolder.create(studies, study)
     _search(folder, address, tracking_uri, in_process)
 
 

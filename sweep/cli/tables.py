@@ -22,7 +22,9 @@ from sweep.study import Study
 from sweep.tracking.ledger import Ledger, TrialRecord
 from sweep.training import EpochResult
 
-console = Console(highlight=False, soft_wrap=False)
+console = Console(highlight=False)
+if not console.is_terminal:
+    console = Console(highlight=False, width=110)  # a file or a pipe has no width of its own
 
 
 def show_preview(study: Study) -> None:
@@ -31,7 +33,9 @@ def show_preview(study: Study) -> None:
     sizes = f"{plan.sizes[0]:,} training and {plan.sizes[1]:,} validation images" if plan.sizes else "sizes unknown"
     goals = "; ".join(f"{goal.direction} {goal.metric}{_bounds(goal.subject_to)}" for goal in study.objective)
     console.print(f"[bold]{study.name}[/]  fingerprint {study.fingerprint}; {sizes}\n{goals}\n")
-    table = Table("parameter", "domain", title="space", title_justify="left")
+    table = Table(title="space", title_justify="left")
+    table.add_column("parameter", overflow="fold", ratio=3)
+    table.add_column("domain", overflow="fold", ratio=2)
     for name, words in describe_space(study):
         table.add_row(name, words)
     console.print(table)
@@ -61,7 +65,7 @@ def _bounds(bounds: dict[str, Any]) -> str:
 def _show_branches(branches: list[Any]) -> None:
     table = Table(title="branches, each at its costliest (gradient evaluations)", title_justify="left")
     for name in ("branch", "parameters", "epochs", "an epoch", "a trial", "validation, at most"):
-        table.add_column(name, justify="left" if name == "branch" else "right")
+        table.add_column(name, justify="left" if name == "branch" else "right", no_wrap=name == "branch")
     for branch in branches:
         table.add_row(
             branch.name,
@@ -90,7 +94,7 @@ def show_results(study: Study, ledger: Ledger) -> None:
     labels = [attack.label for attack in (study.search_attack, *study.final_attacks)]
     table = Table(title=f"{study.name}: the best completed trial of each defense, validation split", title_justify="left")
     for name in ("defense", "trial", "clean", *labels, "worst case", "cost"):
-        table.add_column(name, justify="left" if name == "defense" else "right")
+        table.add_column(name, justify="left" if name == "defense" else "right", no_wrap=name == "defense")
     for trial in best_by_defense(ledger, goal):
         table.add_row(*_result_row(trial, labels, goal.rank(trial.best["metrics"])[0] < 1 if trial.best else False))
     if table.row_count:

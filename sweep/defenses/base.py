@@ -1,7 +1,7 @@
 """The defense owns the loss of one training step, and says how its radius and loss weight move.
 
-The training loop (`sweep/training.py`) asks, in this order: `epsilon_at` and `alpha_at` when an epoch begins (or at each
-step), `order` for the epoch's examples, `examples` where they are made once an epoch, `loss` for every batch.
+The training loop (`sweep/training.py`) asks, in this order: `alpha_at` and `order` when an epoch begins, `craft` for
+the adversarial copy of all examples where it is made once an epoch, `epsilon_at` and `loss` for every batch.
 """
 
 from __future__ import annotations
@@ -97,11 +97,11 @@ class Defense(Component):
         return False
 
     def preprocess(self, images: Tensor) -> Tensor:
-        """Applied before normalisation, in training and under attack alike; differentiable or passed straight through."""
+        """Applied before normalisation, in training and under attack; differentiable, or passed straight through."""
         return images
 
     def epsilon_at(self, clock: Clock, accuracies: Sequence[float]) -> float:
-        """The training radius; `accuracies` are the past epochs' adversarial accuracies. 0 where nothing is attacked."""
+        """The training radius, from the past epochs' adversarial accuracies too. 0 where nothing is attacked."""
         return 0.0
 
     def alpha_at(self, clock: Clock, history: Sequence[Measurement]) -> float:

@@ -36,6 +36,10 @@ class FeatureSqueezing(Defense):
     def refresh(self) -> Literal["batch", "epoch"]:
         return self.training.refresh
 
+    @property
+    def splits_batch_norm(self) -> bool:
+        return self.training.splits_batch_norm
+
     def preprocess(self, images: Tensor) -> Tensor:
         images = self.training.preprocess(images)
         levels = 2**self.bit_depth - 1
@@ -62,8 +66,12 @@ class FeatureSqueezing(Defense):
 
 
 def median_filter(images: Tensor, side: int) -> Tensor:
-    """The median of each side x side window of each channel, edges reflected; its gradient goes to the median pixel."""
-    before, after = (side - 1) // 2, side // 2
-    padded = F.pad(images, (before, after, before, after), mode="reflect")
+    """The median of each side x side window of each channel; its gradient goes to the median pixel.
+
+    As SciPy's `median_filter` in mode "reflect", which Xu et al. used: an even window reaches up and left, its median
+    is the higher of the middle two, and outside of the image its edge pixels are repeated.
+    """
+    before, after = side // 2, (side - 1) // 2
+    padded = F.pad(images, (before, after, before, after), mode="replicate")
     windows = padded.unfold(2, side, 1).unfold(3, side, 1)
-    return windows.flatten(-2).median(-1).values
+    return windows.flatten(-2).kthvalue(side * side // 2 + 1, -1).values

@@ -10,7 +10,7 @@ from sweep.registry import register
 
 @register("gradient_regularization")
 class GradientRegularization(Defense):
-    """L = CE(f(x), y) + penalty |grad_x CE|_2^2: robust optimisation without attacks (Ross and Doshi-Velez 2018, eq. 6).
+    """L = CE(f(x), y) + penalty |grad_x CE|_2^2: robustness without attacks (Ross and Doshi-Velez 2018, eq. 6).
 
     The penalty is differentiated in its turn (double backpropagation), so it needs an activation with a useful second
     derivative for its full effect; with ReLU it still shapes the first.

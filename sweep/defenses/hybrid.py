@@ -2,18 +2,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from sweep.alpha_rules import Measurement, NamedAlphaRule
 from sweep.alpha_rules.base import MeasuredAlphaRule
 from sweep.alpha_rules.paper_ratio import PaperRatio
-from sweep.attacks import Attack, NamedAttack, cross_entropy
+from sweep.attacks import Adversary, Attack, NamedAttack, Objective, cross_entropy
 from sweep.defenses.base import AttackedDefense, Clock, Losses, Step, correct
 from sweep.models.batch_norm import use_statistics
+from sweep.models.network import Network
 from sweep.registry import register
 from sweep.schedules import NamedSchedule
 from sweep.schedules.linear import Linear
@@ -23,11 +24,11 @@ from sweep.schedules.linear import Linear
 class Hybrid(AttackedDefense):
     """Dynamic adversarial augmentation with the adaptive loss (Delviz et al. 2024, Algorithm 1 and section 3.2).
 
-        L = alpha L_clean + (1 - alpha) L_adv,   trained on D and its adversarial copy, epsilon rising from epsilon / 10.
+        L = alpha L_clean + (1 - alpha) L_adv,  trained on D and its adversarial copy, epsilon rising from epsilon / 10.
 
-    The paper leaves much open; each opening is a parameter here, and its default is the paper's reading: the radius rises
-    linearly over all of training and moves after an epoch's examples are made; alpha is A_adv / (A_adv + A_clean) on the
-    validation split, with one epoch's lag; clean and adversarial images come in pairs.
+    The paper leaves much open; each opening is a parameter here, and its default is the paper's reading: the radius
+    rises linearly over all of training and moves after an epoch's examples are made; alpha is A_adv / (A_adv + A_clean)
+    on the validation split, with one epoch's lag; clean and adversarial images come in pairs.
 
     With alpha fixed at 0 and a constant radius this is adversarial training, at 1 standard training, to the bit, for
     networks without batch norm and dropout (whose statistics see both halves here).
@@ -47,6 +48,16 @@ class Hybrid(AttackedDefense):
     split_batch_norm: bool = Field(
         False, description="separate batch-norm statistics for adversarial batches (AdvProp)"
     )
+
+    @model_validator(mode="after")
+    def _is_coherent(self) -> Self:
+        if self.split_batch_norm and self.batch_mode == "union":
+            raise ValueError(
+                "split_batch_norm needs batch_mode 'paired': a union's batches are clean and adversarial at once"
+            )
+        if self.examples == "epoch" and self.epsilon_update == "step":
+            raise ValueError("epsilon_update 'step' needs examples 'batch': made once an epoch, they have one radius")
+        return self
 
     @property
     def gradient_evaluations(self) -> float:
@@ -77,7 +88,7 @@ class Hybrid(AttackedDefense):
 
     def _paired(self, step: Step) -> Losses:
         clean_logits = step.network(step.images)
-        with self._adversarial_statistics(step):
+        with self._adversarial_statistics(step.network):
             adversarial = step.adversarial
             if adversarial is None:
                 adversarial = self.craft(step.network, step.images, step.labels, step.adversary)
@@ -106,5 +117,11 @@ class Hybrid(AttackedDefense):
         values = losses.detach()
         return Losses((weights * losses).mean(), values[~copies], values[copies], right[~copies], right[copies])
 
-    def _adversarial_statistics(self, step: Step) -> AbstractContextManager[None]:
-        return use_statistics(step.network, "adversarial") if self.split_batch_norm else nullcontext()
+    def craft(
+        self, network: Network, images: Tensor, labels: Tensor, adversary: Adversary, objective: Objective | None = None
+    ) -> Tensor:
+        with self._adversarial_statistics(network):
+            return super().craft(network, images, labels, adversary, objective)
+
+    def _adversarial_statistics(self, network: Network) -> AbstractContextManager[None]:
+        return use_statistics(network, "adversarial") if self.split_batch_norm else nullcontext()

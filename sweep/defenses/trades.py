@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+from typing import Self
+
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -27,6 +29,13 @@ class Trades(AttackedDefense):
     @property
     def gradient_evaluations(self) -> float:
         return self.attack.gradient_evaluations + 2
+
+    @model_validator(mode="after")
+    def _can_begin(self) -> Self:
+        if self.attack.starts_at_image:
+            problem = f"the divergence has no gradient at the image itself, where {self.attack.label} starts"
+            raise ValueError(f"{problem}: give the attack a random start")
+        return self
 
     def loss(self, step: Step) -> Losses:
         with torch.no_grad(), crafting(step.network, self.batch_norm):

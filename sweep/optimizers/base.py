@@ -27,7 +27,7 @@ class Optimizer(Component):
 
 
 class Stepper(torch.optim.Optimizer):
-    """torch's optimizer (its state handling), with tensors for hyperparameters and the learning rate set by the loop."""
+    """torch's optimizer (its state handling), with tensors for hyperparameters; the loop sets the learning rate."""
 
     def __init__(self, parameters: Iterable[nn.Parameter], component: Optimizer) -> None:
         self.component = component

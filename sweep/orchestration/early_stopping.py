@@ -10,7 +10,6 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from sweep.objective import Goal
 from sweep.study import Asha
@@ -33,12 +32,12 @@ class Rungs:
         passed = itertools.takewhile(lambda level: level <= resource, self.levels())
         return [level for level in passed if trial not in self.values.get(level, {})]
 
-    def judge(self, trial: int, metrics: Mapping[str, float], best: float) -> tuple[bool, dict[str, float]]:
-        """Whether a trial whose best value so far is `best` goes on, and what is recorded: rung to value.
+    def judge(self, trial: int, resource: float, best: float) -> tuple[bool, dict[str, float]]:
+        """Whether a trial with `best` so far, for so much `resource`, goes on; and what is recorded: rung to value.
 
         The first `reduction_factor - 1` trials at a rung always go on: there is too little to compare them with.
         """
-        recorded = {str(level): best for level in self.reached(trial, metrics[self.rule.resource])}
+        recorded = {str(level): best for level in self.reached(trial, resource)}
         self.record(trial, recorded)
         return all(self._goes_on(int(level), best) for level in recorded), recorded
 
@@ -63,4 +62,3 @@ class Rungs:
         if len(values) < self.rule.reduction_factor:
             return True
         return value >= values[len(values) // self.rule.reduction_factor - 1]
-

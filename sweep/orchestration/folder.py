@@ -53,6 +53,10 @@ class StudyFolder:
                 f"{folder.path} already holds {same}: `sweep resume {study.name}` goes on with it; "
                 "to start anew give the study another name, choose another --studies folder, or move this one away"
             )
+        if folder.journal.exists():
+            raise StudyError(
+                f"{folder.path} holds a journal but no study.json; restore that from a copy, or move this folder away"
+            )
         record = {
             "fingerprint": study.fingerprint,
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -114,11 +118,15 @@ class StudyFolder:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise StudyError(f"{self.path} is being run by {_owner(file)}; wait for it or stop it") from None
+                raise StudyError(
+                    f"{self.path} is being run by {_owner(file) or 'another process'}; wait for it or stop it"
+                ) from None
             before = _owner(file)
             _write(file, json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}))
-            yield f"took over the lock of {before}, which is gone" if before else None
-            _write(file, "")
+            try:
+                yield f"took over the lock of {before}, which is gone" if before else None
+            finally:
+                _write(file, "")
 
 
 def versions() -> dict[str, str]:

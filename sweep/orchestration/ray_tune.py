@@ -12,13 +12,15 @@ import logging
 import os
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sweep.errors import StudyError
 from sweep.orchestration.search import Search
-from sweep.orchestration.worker import Assignment, messages
+from sweep.orchestration.worker import Assignment, describe, messages
+from sweep.study import Resources
 
 # Read by ray when it is imported, so they are set first; whoever set one already knows why.
 SETTINGS = {
@@ -47,6 +49,9 @@ RESTARTS = 2  # of a trial whose process or node died, from its checkpoint
 class TrialActor(tune.Trainable):  # type: ignore[misc]  # ray has no types
     """A process that runs one trial after another: importing torch anew for each would cost a second or more."""
 
+    _messages: Iterator[dict[str, Any]]
+    _first: bool
+
     def setup(self, config: dict[str, Any]) -> None:
         self._begin(config)
 
@@ -57,7 +62,8 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]  # ray has no types
     def step(self) -> dict[str, Any]:
         message = next(self._messages)
         # As text: Tune flattens nested results.
-        result = {"message": json.dumps(message), "first": self._first, "done": "end" in message}
+        last = "end" in message
+        result = {"message": json.dumps(message), "first": self._first, "last": last, "done": last}
         self._first = False
         return result
 
@@ -69,22 +75,70 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]  # ray has no types
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._messages = messages(Assignment(**config["assignment"]))
-        self._first: bool = True
+        self._first = True
+
+
+class Bridge:
+    """The search as Tune's adaptors use it.
+
+    What goes wrong in the search itself (a full disk, say) would be wrapped by Tune, or logged and forgotten: it is
+    kept as `failure`, lets the running trials finish their epoch as Ctrl-C does, and is raised when Tune is done.
+    """
+
+    def __init__(self, search: Search) -> None:
+        self.search = search
+        self.failure: Exception | None = None
+        self._numbers: dict[str, int] = {}
+        self._deaths: dict[str, dict[str, str]] = {}
+
+    def ask(self, trial_id: str) -> dict[str, Any] | None:
+        with self._kept():
+            assignment = self.search.ask()
+            if assignment is not None:
+                self._numbers[trial_id] = assignment.number
+                return assignment.to_json()
+        return None
+
+    def hear(self, result: Mapping[str, Any]) -> bool:
+        with self._kept():
+            message = json.loads(result["message"])
+            if result["first"]:
+                self.search.started(message["trial"], message["node"], message["pid"])
+            return self.search.hear(message)
+        return False
+
+    def died(self, trial_id: str, error: BaseException | None) -> None:
+        """A trial's process died, perhaps not for the last time."""
+        self._deaths[trial_id] = describe(error) if error else {"class": "WorkerDied", "message": "the process is gone"}
+
+    def lost(self, trial_id: str) -> None:
+        with self._kept():
+            self.search.lost(self._numbers[trial_id], self._deaths[trial_id])
+
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self.failure = self.failure or error
+            self.search.interrupted = True
 
 
 class SearchAdaptor(Searcher):  # type: ignore[misc]  # ray has no types
     """Tune's searcher: asks the search for assignments."""
 
-    def __init__(self, search: Search) -> None:
+    def __init__(self, bridge: Bridge) -> None:
         super().__init__()
-        self.search = search
+        self.bridge = bridge
 
     def suggest(self, trial_id: str) -> Any:
-        assignment = self.search.ask()
-        return Searcher.FINISHED if assignment is None else {"assignment": assignment.to_json()}
+        assignment = self.bridge.ask(trial_id)
+        return Searcher.FINISHED if assignment is None else {"assignment": assignment}
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
-        """The scheduler's adaptor hears all there is to hear."""
+        """Told of an error only when Tune restarts the trial no more; all else the scheduler's adaptor hears."""
+        if error:
+            self.bridge.lost(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the journal is the record."""
@@ -99,26 +153,21 @@ class SearchAdaptor(Searcher):  # type: ignore[misc]  # ray has no types
 class EarlyStoppingAdaptor(FIFOScheduler):  # type: ignore[misc]  # ray has no types
     """Tune's scheduler: brings the search every message and brings back its decision."""
 
-    def __init__(self, search: Search) -> None:
+    def __init__(self, bridge: Bridge) -> None:
         super().__init__()
-        self.search = search
+        self.bridge = bridge
 
     def on_trial_result(self, controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
-        return str(TrialScheduler.CONTINUE if self._hear(result) else TrialScheduler.STOP)
+        return str(TrialScheduler.CONTINUE if self.bridge.hear(result) else TrialScheduler.STOP)
 
     def on_trial_complete(self, controller: Any, trial: TuneTrial, result: dict[str, Any]) -> None:
-        self._hear(result)
+        """A trial's last message comes here only; the message at which we stopped a trial comes here again."""
+        if result.get("last"):
+            self.bridge.hear(result)
 
     def on_trial_error(self, controller: Any, trial: TuneTrial) -> None:
-        lines = ((trial.get_error() and str(trial.get_error())) or "the worker process died").strip().splitlines()
-        error = {"class": type(trial.get_error()).__name__, "message": " ".join(lines)[:500]}
-        self.search.lost(trial.config["assignment"]["number"], error)
-
-    def _hear(self, result: dict[str, Any]) -> bool:
-        message = json.loads(result["message"])
-        if result["first"]:
-            self.search.started(message["trial"], message["node"], message["pid"])
-        return self.search.hear(message)
+        """A process died. Tune calls this also where it then restarts the trial."""
+        self.bridge.died(trial.trial_id, trial.get_error())
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # as above
@@ -127,15 +176,17 @@ class EarlyStoppingAdaptor(FIFOScheduler):  # type: ignore[misc]  # ray has no t
 def run(search: Search, address: str | None = None) -> None:
     """Run until no further trial begins, on this machine or on the Ray cluster at `address`."""
     with _cluster(address), _graceful(search), tempfile.TemporaryDirectory(prefix="sweep-tune-") as scratch:
+        bridge = Bridge(search)
         per_trial = search.study.per_trial
         resources = tune.PlacementGroupFactory([{"CPU": per_trial.cpus, "GPU": per_trial.gpus}])
+        capacity = _capacity(per_trial, may_grow=address is not None)
         tuner = tune.Tuner(
             tune.with_resources(TrialActor, resources),
             tune_config=tune.TuneConfig(
-                search_alg=SearchAdaptor(search),
-                scheduler=EarlyStoppingAdaptor(search),
+                search_alg=SearchAdaptor(bridge),
+                scheduler=EarlyStoppingAdaptor(bridge),
                 num_samples=-1,
-                max_concurrent_trials=search.study.concurrency or _capacity(search),
+                max_concurrent_trials=search.study.concurrency or capacity,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: str(trial.trial_id),
             ),
@@ -147,6 +198,8 @@ def run(search: Search, address: str | None = None) -> None:
             ),
         )
         tuner.fit()
+    if bridge.failure:
+        raise bridge.failure
 
 
 @contextmanager
@@ -185,10 +238,16 @@ def _graceful(search: Search) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _capacity(search: Search) -> int:
-    """How many trials the cluster holds at once."""
-    total, per_trial = ray.cluster_resources(), search.study.per_trial
+def _capacity(per_trial: Resources, may_grow: bool) -> int:
+    """How many trials the cluster holds at once. One that holds none, and does not grow, would wait for ever."""
+    total = ray.cluster_resources()
     fits = [total.get("CPU", 0) // per_trial.cpus]
     if per_trial.gpus:
         fits.append(total.get("GPU", 0) // per_trial.gpus)
+    if min(fits) < 1 and not may_grow:
+        has = f"{total.get('CPU', 0):g} CPUs and {total.get('GPU', 0):g} GPUs"
+        needs = f"{per_trial.cpus} CPUs and {per_trial.gpus:g} GPUs"
+        raise StudyError(
+            f"a trial needs {needs}, and this machine has {has}: lower per_trial, or join a cluster (--address)"
+        )
     return max(int(min(fits)), 1)

@@ -1,8 +1,8 @@
 """Optuna proposes; the journal remembers. This is the only file that imports optuna.
 
 The Optuna study is rebuilt from the journal whenever a sweep starts, into `optuna.log` in the study folder, which
-optuna-dashboard opens. Each proposal uses a sampler made afresh from (study seed, trial number), so that a resumed sweep
-asks what the unbroken one would have asked, given the same finished trials.
+optuna-dashboard opens. Each proposal uses a sampler made afresh from (study seed, trial number), so that a resumed
+sweep asks what the unbroken one would have asked, given the same finished trials.
 """
 
 from __future__ import annotations
@@ -35,11 +35,13 @@ class Sampler:
     def __init__(self, study: Study, folder: Path, trials: Iterable[TrialRecord] = ()) -> None:
         self.study = study
         log = folder / "optuna.log"
-        log.unlink(missing_ok=True)
+        for old in (log, *folder.glob(f"{log.name}.lock*")):  # a killed process's lock would be waited for without end
+            old.unlink(missing_ok=True)
         self.optuna = optuna.create_study(
             study_name=study.name,
             storage=JournalStorage(JournalFileBackend(str(log))),
             directions=[goal.direction for goal in study.objective],
+            sampler=make_sampler(study, 0),
         )
         self._domains = study.space.domains()
         for trial in trials:
@@ -51,65 +53,50 @@ class Sampler:
         if number < len(self.study.enqueue):
             fixed, replacements = self.study.space.constrain(self.study.enqueue[number])
             self.optuna.enqueue_trial(fixed)
+        self.optuna.sampler = make_sampler(self.study, number)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Optuna warns of experimental options, once a sampler
-            self.optuna.sampler = make_sampler(self.study, number)
+            warnings.simplefilter("ignore")  # a model that fits badly proposes badly; it does not fail
             trial = self.optuna.ask()
             if trial.number != number:
                 raise AssertionError(f"Optuna's trial {trial.number} is the journal's {number}")
             config = self.study.space.resolve(lambda name, domain: trial._suggest(name, distribution(domain)))
-        frozen = trial._cached_frozen_trial
+        frozen = self.optuna._storage.get_trial(trial._trial_id)  # samplers note things in the storage only
         return merged(config, replacements), dict(frozen.params), dict(frozen.system_attrs)
 
     def tell(self, trial: TrialRecord) -> None:
         """Tell how a trial ended: once for each trial."""
-        state, values = self._outcome(trial)
-        live = optuna.trial.Trial(
-            self.optuna,
-            self.optuna._storage.get_trial_id_from_study_id_trial_number(self.optuna._study_id, trial.number),
-        )
+        storage, study_id = self.optuna._storage, self.optuna._study_id
+        live = optuna.trial.Trial(self.optuna, storage.get_trial_id_from_study_id_trial_number(study_id, trial.number))
         for step, value in _intermediate(trial, self.study.objective).items():
             live.report(value, step)
         for name, violation in _violations(trial, self.study.objective).items():
             live.set_constraint(name, violation)
+        state, values = _outcome(trial, self.study.objective)
         self.optuna.tell(trial.number, values, state)
 
     def _restore(self, trial: TrialRecord) -> None:
-        state, values = self._outcome(trial) if trial.end else (TrialState.RUNNING, None)
+        """Begin as `ask` left it, then end it as `tell` does: so what is rebuilt is what was."""
+        distributions = {name: distribution(self._domains[name]) for name in trial.params}
         self.optuna.add_trial(
             create_trial(
-                state=state,
-                values=values,
+                state=TrialState.RUNNING,
                 params=trial.params,
-                distributions={name: distribution(self._domains[name]) for name in trial.params},
-                system_attrs=trial.attributes,
-                intermediate_values=_intermediate(trial, self.study.objective) if trial.end else {},
-                constraints=_violations(trial, self.study.objective) if trial.end else None,
+                distributions=distributions,
+                system_attrs=dict(trial.attributes),
             )
         )
-
-    def _outcome(self, trial: TrialRecord) -> tuple[TrialState, list[float] | None]:
-        """Optuna's view of an end. Diverging is the configuration's doing, and the sampler must learn to stay away from it:
-        it is told the worst value. A failure of the machine says nothing about the configuration."""
-        if trial.end == "completed" and trial.best is not None:
-            return TrialState.COMPLETE, [trial.best["metrics"][goal.metric] for goal in self.study.objective]
-        if trial.end == "stopped":
-            return TrialState.PRUNED, None
-        if trial.end == "diverged":
-            return TrialState.COMPLETE, [self._worst(goal, index) for index, goal in enumerate(self.study.objective)]
-        return TrialState.FAIL, None
-
-    def _worst(self, goal: Goal, index: int) -> float:
-        """The worst value there is (an accuracy's 0 or 1), or else the worst seen."""
-        if goal.metric.endswith("accuracy"):
-            return 0.0 if goal.direction == "maximize" else 1.0
-        told = [trial.values[index] for trial in self.optuna.get_trials(deepcopy=False) if trial.values]
-        return (min if goal.direction == "maximize" else max)(told, default=0.0)
+        if trial.end:
+            self.tell(trial)
 
 
 def make_sampler(study: Study, number: int) -> BaseSampler:
     """The study's sampler for one proposal."""
-    seed = derive(study.seed, "sampler", number) % 2**32
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Optuna warns of experimental options, once a sampler
+        return _make_sampler(study, derive(study.seed, "sampler", number) % 2**32)
+
+
+def _make_sampler(study: Study, seed: int) -> BaseSampler:
     startup = study.startup_trials
     match study.sampler:
         case "tpe":
@@ -144,6 +131,25 @@ def distribution(domain: Domain) -> BaseDistribution:
     return CategoricalDistribution(domain.representatives())
 
 
+def _outcome(trial: TrialRecord, objective: Sequence[Goal]) -> tuple[TrialState, list[float] | None]:
+    """Optuna's view of an end. Diverging is the configuration's doing, and the sampler must learn to stay away from it:
+    it is told the worst value. A failure of the machine says nothing about the configuration."""
+    if trial.end == "diverged":
+        return TrialState.COMPLETE, [_worst(goal) for goal in objective]
+    if trial.end == "stopped":
+        return TrialState.PRUNED, None
+    metrics = trial.best["metrics"] if trial.end == "completed" and trial.best else {}
+    values = [metrics.get(goal.metric, math.nan) for goal in objective]
+    return (TrialState.COMPLETE, values) if all(map(math.isfinite, values)) else (TrialState.FAIL, None)
+
+
+def _worst(goal: Goal) -> float:
+    """The worst value there is: of an accuracy 0 or 1, else infinity, which Optuna ranks last."""
+    if goal.metric.endswith("accuracy"):
+        return 0.0 if goal.direction == "maximize" else 1.0
+    return -math.inf if goal.direction == "maximize" else math.inf
+
+
 def _intermediate(trial: TrialRecord, objective: Sequence[Goal]) -> dict[int, float]:
     """The objective by epoch; Optuna keeps such values for one objective only."""
     if len(objective) > 1:
@@ -155,5 +161,8 @@ def _intermediate(trial: TrialRecord, objective: Sequence[Goal]) -> dict[int, fl
 def _violations(trial: TrialRecord, objective: Sequence[Goal]) -> dict[str, float]:
     """Each bound's violation at the epoch that counts; a bound that nothing was measured for is fully violated."""
     metrics = trial.best["metrics"] if trial.best else {}
-    found = {name: value for goal in objective for name, value in goal.violations(metrics).items()}
-    return {name: value if math.isfinite(value) else 1.0 for name, value in found.items()}
+    found: dict[str, float] = {}
+    for goal in objective:
+        for name, value in goal.violations(metrics).items():
+            found[name] = max(value if math.isfinite(value) else 1.0, found.get(name, -math.inf))
+    return found

@@ -9,13 +9,14 @@ Each call journals first and acts after. What a search knows is what its journal
 
 from __future__ import annotations
 
-import time
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from os import getpid
 from socket import gethostname
 from typing import Any
 
+from sweep.errors import ConfigurationError
 from sweep.orchestration.early_stopping import Rungs
 from sweep.orchestration.folder import StudyFolder, versions
 from sweep.orchestration.sampler import Sampler
@@ -42,12 +43,14 @@ class Search:
             self._apply(event)
         self.restored = self.ledger.counts()
         self.sampler = Sampler(self.study, folder.path, self.ledger)
-        self._waiting = list(self.ledger.in_flight)
-        self._began = time.time()
         self._append("session", session=self.ledger.sessions + 1, host=gethostname(), pid=getpid(), versions=versions())
+        for trial in self.ledger.in_flight:
+            if trial.is_condemned:  # the last session was killed between the verdict and the end
+                self._end(trial, "stopped")
+        self._waiting = self.ledger.in_flight
 
     def ask(self) -> Assignment | None:
-        """A trial to run: first those that were in flight when the last session ended, then new ones within the budget."""
+        """A trial to run: first those that were in flight when this session began, then new ones within the budget."""
         if self.interrupted:
             return None
         if self._waiting:
@@ -56,7 +59,7 @@ class Search:
             return None
         number = len(self.ledger.trials)
         config, params, attributes = self.sampler.ask(number)
-        complete = self.study.trial_config(config, number).to_json()
+        complete = self._complete(config, number)
         origin = "enqueued" if number < len(self.study.enqueue) else "sampler"
         self._append("asked", trial=number, config=complete, params=params, origin=origin, attributes=attributes)
         return self._assignment(self.ledger.trials[number])
@@ -88,7 +91,7 @@ class Search:
 
     def close(self) -> None:
         """End the session. Trials in flight stay so, and are taken up when the study is resumed."""
-        reason = "interrupted" if self.interrupted or self.ledger.in_flight else "finished"
+        reason = "finished" if self._is_spent() and not self.ledger.in_flight else "interrupted"
         self._append("closed", reason=reason)
         self._journal.close()
 
@@ -102,9 +105,9 @@ class Search:
         goes_on, rungs = True, dict[str, float]()
         if self.rungs and self.goal.metric in metrics:
             best = max(map(self.rungs.value, [*trial.reports.values(), metrics]))
-            last = epoch >= trial.config["epochs"]
-            if not last:
-                goes_on, rungs = self.rungs.judge(trial.number, metrics, best)
+            if epoch < trial.config["epochs"]:
+                resource = {"epochs": epoch, **metrics}[self.rungs.rule.resource]
+                goes_on, rungs = self.rungs.judge(trial.number, resource, best)
         decision = "continue" if goes_on else "stop"
         self._append("reported", trial=trial.number, epoch=epoch, metrics=metrics, rungs=rungs, decision=decision)
         return goes_on
@@ -121,11 +124,22 @@ class Search:
         return {"epoch": best[0], "metrics": best[1]} if best else None
 
     def _assignment(self, trial: TrialRecord) -> Assignment:
-        return Assignment(trial.number, trial.config, str(self.folder.trial(trial.number)), trial.epoch)
+        folder = self.folder.trial(trial.number).absolute()  # workers may stand in another folder
+        return Assignment(trial.number, trial.config, str(folder), trial.epoch)
+
+    def _complete(self, config: dict[str, Any], number: int) -> dict[str, Any]:
+        """The whole configuration. Where values, each allowed, do not go together, the trial fails and says so."""
+        try:
+            return self.study.trial_config(config, number).to_json()
+        except ConfigurationError:
+            return self.study.unchecked_config(config, number)
 
     def _is_spent(self) -> bool:
         budget = self.study.budget
-        limits = [len(self.ledger.trials) >= min(budget.trials, self.study.space.size)]
+        limits = [len(self.ledger.trials) >= budget.trials]
+        if self.study.sampler == "grid":
+            points = {json.dumps(trial.params, sort_keys=True) for trial in self.ledger}
+            limits.append(len(points) >= self.study.space.size)
         if budget.gradient_evaluations is not None:
             limits.append(self.ledger.gradient_evaluations >= budget.gradient_evaluations)
         if budget.hours is not None:

@@ -6,7 +6,7 @@ from torch import Tensor
 from sweep.registry import register
 from sweep.threat_models.base import ThreatModel, per_example
 
-_TINY = 1e-12  # keeps a zero gradient from becoming NaN: its direction is then zero, and no step is taken
+_TINY = 1e-12  # keeps the scale of a zero offset finite
 
 
 @register("l2")
@@ -21,7 +21,11 @@ class L2(ThreatModel):
         return (images + self.direction(noise) * per_example(length, images) * epsilon).clamp(0, 1)
 
     def direction(self, gradient: Tensor) -> Tensor:
-        return gradient / per_example(_length(gradient).clamp_min(_TINY), gradient)
+        """Unit length however small the gradient: a sure network's entries have squares that are 0 in float32, so they
+        are scaled by the largest of them first. A gradient of zero has the direction zero, and no step is taken."""
+        largest = gradient.flatten(1).abs().amax(1).clamp_min(torch.finfo(gradient.dtype).tiny)
+        scaled = gradient / per_example(largest, gradient)
+        return scaled / per_example(_length(scaled).clamp_min(1), gradient)
 
     def project(self, points: Tensor, images: Tensor, epsilon: Tensor | float) -> Tensor:
         # Clamping to the box after scaling cannot leave the ball: the image itself lies in the box, and projecting onto

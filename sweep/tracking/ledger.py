@@ -30,6 +30,7 @@ class TrialRecord:
     end: End | None = None
     attempts: int = 0
     reports: dict[int, dict[str, float]] = field(default_factory=dict)  # by epoch
+    is_condemned: bool = False  # early stopping said stop
     best: dict[str, Any] | None = None  # {"epoch", "metrics"} of the epoch that counts
     final: dict[str, float] = field(default_factory=dict)
     error: dict[str, str] | None = None
@@ -41,7 +42,8 @@ class TrialRecord:
 
     @property
     def defense(self) -> str:
-        return str(self.config["defense"]["name"])
+        defense = self.config["defense"]
+        return str(defense["name"] if isinstance(defense, dict) else defense)
 
     @property
     def gradient_evaluations(self) -> float:
@@ -110,7 +112,9 @@ class Ledger:
         self.trials[event["trial"]].attempts = event["attempt"]
 
     def _reported(self, event: Mapping[str, Any]) -> None:
-        self.trials[event["trial"]].reports[event["epoch"]] = event["metrics"]
+        trial = self.trials[event["trial"]]
+        trial.reports[event["epoch"]] = event["metrics"]
+        trial.is_condemned = event.get("decision") == "stop"
 
     def _ended(self, event: Mapping[str, Any]) -> None:
         trial = self.trials[event["trial"]]

@@ -1,0 +1,72 @@
+"""Which defense makes the original LeNet-5 robust on MNIST within an Linf ball of 0.1, for a few minutes of training?
+
+    SWEEP_DATA_DIR=../shared/data sweep run search_spaces/mnist_lenet5.py
+
+All 60,000 training images: 55,000 to train, 5,000 to judge by. LeNet-5 as LeCun et al. drew it in 1998 (6-16-120-84): at
+0.3 so small a network learns nothing under adversarial training, which is why this study judges at 0.1.
+"""
+
+from sweep.study import Asha, AtLeast, Budget, Choice, LogUniform, Maximize, OneOf, Resources, SearchSpace, Study, Uniform
+
+STUDY = Study(
+    name="mnist_lenet5",
+    space=SearchSpace(
+        dataset="mnist",
+        model=dict(name="lenet5", variant="lecun1998"),
+        threat_model=dict(name="linf", epsilon=0.1),
+        epochs=4,
+        batch_size=128,
+        optimizer=dict(name="sgd", learning_rate=LogUniform(0.01, 0.2), weight_decay=LogUniform(1e-5, 5e-3)),
+        defense=OneOf(
+            standard={},
+            adversarial_training=dict(epsilon=Uniform(0.05, 0.2), attack=dict(name="pgd", num_steps=3)),
+            trades=dict(
+                epsilon=Uniform(0.05, 0.2),
+                beta=LogUniform(0.5, 10),
+                attack=dict(name="pgd", num_steps=3, random_start="gaussian"),
+            ),
+            gradient_regularization=dict(penalty=LogUniform(1e-3, 1)),
+            feature_squeezing=dict(bit_depth=Choice(1, 2)),
+            hybrid=dict(
+                epsilon=Uniform(0.02, 0.2),
+                attack=dict(name="pgd", num_steps=3),
+                epsilon_schedule=OneOf(constant={}, linear=dict(start=0.1), cosine=dict(start=0.1)),
+                alpha_rule=OneOf(paper_ratio=dict(measured_at=Choice("current", "target")), fixed=dict(alpha=Uniform(0, 1))),
+            ),
+        ),
+    ),
+    search_attack=dict(name="pgd", num_steps=10),
+    final_attacks=[dict(name="fgsm"), dict(name="pgd", num_steps=40), dict(name="cw_pgd")],
+    objective=Maximize("validation/pgd_10/adversarial_accuracy", subject_to={"validation/clean_accuracy": AtLeast(0.95)}),
+    early_stopping=Asha(resource="gradient_evaluations", grace_period=400_000, reduction_factor=3),
+    budget=Budget(trials=12),
+    per_trial=Resources(cpus=1),
+    enqueue=[
+        # Each defense trained within the radius that it is judged at.
+        dict(defense="standard", optimizer=dict(learning_rate=0.05, weight_decay=5e-4)),
+        dict(defense=dict(name="adversarial_training", epsilon=0.1), optimizer=dict(learning_rate=0.05, weight_decay=5e-4)),
+        dict(defense=dict(name="trades", epsilon=0.1, beta=1.0), optimizer=dict(learning_rate=0.05, weight_decay=5e-4)),
+        dict(defense=dict(name="gradient_regularization", penalty=0.1), optimizer=dict(learning_rate=0.05, weight_decay=5e-4)),
+        dict(defense=dict(name="feature_squeezing", bit_depth=1), optimizer=dict(learning_rate=0.05, weight_decay=5e-4)),
+        dict(
+            defense=dict(
+                name="hybrid",
+                epsilon=0.1,
+                epsilon_schedule="linear",
+                alpha_rule=dict(name="paper_ratio", measured_at="target"),
+            ),
+            optimizer=dict(learning_rate=0.05, weight_decay=5e-4),
+        ),
+        # The paper's own configuration: learning rate 0.01, batch 128, 50 epochs, epsilon 0.03.
+        dict(
+            defense=dict(
+                name="hybrid",
+                epsilon=0.03,
+                epsilon_schedule="linear",
+                alpha_rule=dict(name="paper_ratio", measured_at="target"),
+            ),
+            optimizer=dict(learning_rate=0.01, weight_decay=5e-4),
+            epochs=50,
+        ),
+    ],
+)

@@ -1,0 +1,228 @@
+"""FGSM, PGD and their margin variant: each step by hand on a linear network, then what evaluation relies on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from sweep.attacks import Adversary, Attack, cross_entropy, margin, misclassified
+from sweep.attacks.base import input_gradient, wrong
+from sweep.attacks.cw_pgd import CWPGD
+from sweep.attacks.fgsm import FGSM
+from sweep.attacks.pgd import PGD
+from sweep.models.network import Network
+from sweep.models.small_cnn import SmallCNN
+from sweep.seeding import layer_randomness
+from sweep.threat_models import ThreatModel
+from sweep.threat_models.l2 import L2
+from sweep.threat_models.linf import Linf
+
+WEIGHT = torch.tensor([[1.0, -2.0, 3.0, 0.0], [-1.0, 1.0, 1.0, 4.0]], dtype=torch.float64)
+SLOPE = WEIGHT[1] - WEIGHT[0]  # of the loss of class 0, up to a positive factor: -2, 3, -2, 4
+GREY = torch.tensor([0.5, 0.4, 0.6, 0.5], dtype=torch.float64).view(1, 1, 2, 2)
+ZERO = torch.zeros(1, dtype=torch.int64)
+
+
+class Linear(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return images.flatten(1) @ WEIGHT.T
+
+
+def adversary(threat_model: ThreatModel, seed: int = 0) -> Adversary:
+    return Adversary(threat_model, threat_model.epsilon, torch.Generator().manual_seed(seed))
+
+
+def attacked(attack: Attack, threat_model: ThreatModel, images: Tensor = GREY) -> Tensor:
+    return attack.perturb(Linear(), images, ZERO.expand(len(images)), adversary(threat_model)).flatten()
+
+
+# --- single steps by hand
+
+
+def test_fgsm_in_linf_moves_every_pixel_by_epsilon_along_the_sign() -> None:
+    moved = attacked(FGSM(), Linf(epsilon=0.1))
+    assert torch.allclose(moved, torch.tensor([0.4, 0.5, 0.5, 0.6], dtype=torch.float64))
+
+
+def test_fgsm_in_l2_moves_by_epsilon_along_the_gradient() -> None:
+    moved = attacked(FGSM(), L2(epsilon=0.1))
+    assert torch.allclose(moved, GREY.flatten() + 0.1 * SLOPE / 33**0.5)
+
+
+def test_fgsm_stops_at_the_box() -> None:
+    corner = torch.tensor([0.0, 1.0, 0.05, 0.95], dtype=torch.float64).view(1, 1, 2, 2)
+    moved = attacked(FGSM(), Linf(epsilon=0.1), corner)
+    assert torch.allclose(moved, torch.tensor([0.0, 1.0, 0.0, 1.0], dtype=torch.float64))
+
+
+def test_a_long_fgsm_step_is_brought_back_into_the_ball() -> None:
+    assert torch.equal(attacked(FGSM(relative_step_size=4.0), Linf(epsilon=0.1)), attacked(FGSM(), Linf(epsilon=0.1)))
+
+
+@pytest.mark.parametrize(("num_steps", "travelled"), [(1, 0.04), (2, 0.08), (3, 0.1), (9, 0.1)])
+def test_pgd_travels_step_by_step_to_the_rim(num_steps: int, travelled: float) -> None:
+    attack = PGD(num_steps=num_steps, step_size=0.04, random_start="none")
+    linf, l2 = attacked(attack, Linf(epsilon=0.1)), attacked(attack, L2(epsilon=0.1))
+    assert torch.allclose(linf, GREY.flatten() + travelled * SLOPE.sign())
+    assert torch.allclose(l2, GREY.flatten() + travelled * SLOPE / 33**0.5)
+
+
+@pytest.mark.parametrize("threat_model", [Linf(epsilon=0.1), L2(epsilon=0.2)])
+def test_pgd_from_a_random_start_by_hand(threat_model: ThreatModel) -> None:
+    points = threat_model.random_start(GREY, threat_model.epsilon, torch.Generator().manual_seed(0))
+    step = 2.5 * threat_model.epsilon / 4
+    for _ in range(4):
+        slope = SLOPE.view_as(GREY)
+        direction = slope.sign() if threat_model.name == "linf" else slope / 33**0.5
+        points = threat_model.project(points + step * direction, GREY, threat_model.epsilon)
+    assert torch.allclose(attacked(PGD(num_steps=4), threat_model), points.flatten())
+
+
+def test_a_gaussian_start_is_near_the_image_and_not_on_it() -> None:
+    images = torch.full((50, 1, 4, 4), 0.5)
+    start = PGD(random_start="gaussian")._start(images, adversary(Linf(epsilon=0.1)))
+    assert (start - images).std().item() == pytest.approx(0.001, rel=0.1)
+
+
+def test_margin_by_hand() -> None:
+    logits = torch.tensor([[1.0, 3.0, 2.0], [5.0, 1.0, 1.0], [-4.0, -1.0, -3.0]])
+    assert margin(logits, torch.tensor([1, 1, 2])).tolist() == [-1.0, 4.0, 2.0]
+
+
+def test_cw_pgd_raises_the_margin_where_cross_entropy_sees_nothing() -> None:
+    """At logits a thousand apart the cross-entropy's gradient is 0 in float32, the margin's is not."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
+    network.load_state_dict({"1.weight": 1e3 * WEIGHT})
+    image, label = torch.full((1, 1, 2, 2), 0.5), torch.tensor([1])
+    assert input_gradient(network, image, label, cross_entropy)[1].abs().max() == 0
+    broken = {}
+    for attack in (PGD(random_start="none"), CWPGD(random_start="none")):
+        points = attack.perturb(network, image, label, adversary(Linf(epsilon=0.4)))
+        broken[attack.name] = bool(misclassified(network, points, label))
+    assert broken == {"pgd": False, "cw_pgd": True}
+
+
+def test_cw_pgd_raises_nothing_but_the_margin() -> None:
+    with pytest.raises(ValidationError, match="margin"):
+        CWPGD.model_validate({"loss": "cross_entropy"})
+    assert CWPGD().label == "cw_pgd_40"
+
+
+def test_another_objective_replaces_the_attack_s_own() -> None:
+    away = PGD(num_steps=2, random_start="none").perturb(
+        Linear(), GREY, ZERO, adversary(Linf(epsilon=0.1)), objective=lambda logits, _: logits[:, 0]
+    )
+    assert torch.allclose(away.flatten(), GREY.flatten() + 0.1 * WEIGHT[0].sign())
+
+
+# --- until broken, restarts, neighbours: on a network with bends
+
+
+def bent() -> Network:
+    with layer_randomness(1, "test"):
+        core = SmallCNN(width=4).build(1, (6, 6), 4)
+    return Network(core, [0.5], [0.05]).double().eval()
+
+
+def batch(size: int = 24) -> tuple[Tensor, Tensor]:
+    images = torch.rand(size, 1, 6, 6, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    logits: Tensor = bent()(images)
+    return images, logits.argmax(1)
+
+
+def path(network: nn.Module, attack: PGD, images: Tensor, labels: Tensor, against: Adversary) -> list[Tensor]:
+    """Every point of one restart, all examples, in the plainest words."""
+    points = [against.threat_model.random_start(images, against.epsilon, against.generator)]
+    for _ in range(attack.num_steps):
+        _, gradient = input_gradient(network, points[-1], labels, cross_entropy)
+        step = 2.5 * against.threat_model.epsilon / attack.num_steps * against.threat_model.direction(gradient)
+        points.append(against.threat_model.project(points[-1] + step, images, against.epsilon))
+    return points
+
+
+@pytest.mark.parametrize("threat_model", [Linf(epsilon=0.03), L2(epsilon=0.12)])
+def test_until_broken_keeps_the_first_success_of_the_path(threat_model: ThreatModel) -> None:
+    network, (images, labels), attack = bent(), batch(), PGD(num_steps=6)
+    points = path(network, attack, images, labels, adversary(threat_model))
+    verdicts = torch.stack([wrong(network(point).detach(), labels) for point in points])  # [steps + 1, N]
+    first = torch.where(verdicts.any(0), verdicts.double().argmax(0), attack.num_steps)
+    expected = torch.stack(points)[first, torch.arange(len(images))]
+    found = attack.perturb(network, images, labels, adversary(threat_model), until_broken=True)
+    assert torch.allclose(found, expected, atol=1e-9)
+    assert torch.equal(misclassified(network, found, labels), verdicts.any(0))
+    assert len(set(first.tolist())) >= 3, "the test needs examples that break at different steps"
+    assert 0 < verdicts.any(0).sum() < len(images), "and some that do not"
+
+
+def test_until_broken_spends_less_and_stops_when_all_is_broken() -> None:
+    network, (images, labels), attack = bent(), batch(), PGD(num_steps=6, num_restarts=2)
+    attack.perturb(network, images, labels, adversary(Linf(epsilon=0.03)))
+    full = network.gradient_evaluations
+    assert full == attack.gradient_evaluations * len(images)
+    attack.perturb(network, images, labels, adversary(Linf(epsilon=0.03)), until_broken=True)
+    assert network.gradient_evaluations - full < 0.8 * full
+    network.gradient_evaluations = 0
+    attack.perturb(network, images, (labels + 1) % 4, adversary(Linf(epsilon=0.001)), until_broken=True)
+    assert network.gradient_evaluations == len(images), "one look at each, and no second restart"
+
+
+@pytest.mark.parametrize("until_broken", [True, False])
+def test_restarts_never_raise_accuracy_and_sometimes_lower_it(until_broken: bool) -> None:
+    network, (images, labels) = bent(), batch(60)
+    broken = []
+    for restarts in (1, 2, 8):
+        attack = PGD(num_steps=2, num_restarts=restarts, loss="margin")
+        points = attack.perturb(network, images, labels, adversary(Linf(epsilon=0.02)), until_broken=until_broken)
+        broken.append(misclassified(network, points, labels))
+    assert bool((broken[0] <= broken[1]).all()) and bool((broken[1] <= broken[2]).all())
+    assert broken[2].sum() > broken[0].sum()
+
+
+@pytest.mark.parametrize("until_broken", [True, False])
+def test_an_example_s_fate_does_not_depend_on_its_neighbours(until_broken: bool) -> None:
+    network, (images, labels) = bent(), batch()
+    attack = PGD(num_steps=4, num_restarts=3)
+    alone = attack.perturb(network, images, labels, adversary(Linf(epsilon=0.02)), until_broken=until_broken)
+    others, lies = images.clone(), labels.clone()
+    others[::2], lies[::2] = 0.5, (labels[::2] + 1) % 4  # half of the batch is broken from the start
+    among = attack.perturb(network, others, lies, adversary(Linf(epsilon=0.02)), until_broken=until_broken)
+    assert torch.allclose(alone[1::2], among[1::2], atol=1e-9)
+
+
+def test_logits_that_are_not_finite_count_as_misclassified() -> None:
+    logits = torch.tensor([[2.0, 1.0], [float("nan"), 1.0], [float("inf"), 0.0], [0.0, 1.0]])
+    assert wrong(logits, torch.tensor([0, 0, 0, 0])).tolist() == [False, True, True, True]
+
+
+def test_attack_of_a_gradient_that_is_nan_stays_an_image() -> None:
+    """sqrt has no gradient at 0: times 0 it is NaN, while the logits are finite and right."""
+
+    class Root(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            root = (images - images).sqrt().flatten(1)
+            return images.flatten(1) @ WEIGHT.T + 0 * root[:, :2] + torch.tensor([9.0, 0.0])
+
+    for threat_model in (Linf(epsilon=0.1), L2(epsilon=0.1)):
+        assert input_gradient(Root(), GREY, ZERO, cross_entropy)[1].isnan().any()
+        points = PGD().perturb(Root(), GREY, ZERO, adversary(threat_model), until_broken=True)
+        assert points.isfinite().all()
+        assert not misclassified(Root(), points, ZERO)
+
+
+@pytest.mark.parametrize(
+    ("attack", "label"),
+    [
+        (PGD(), "pgd_10"),
+        (PGD(num_steps=20, num_restarts=5), "pgd_20x5"),
+        (PGD(loss="margin"), "pgd_10_margin"),
+        (CWPGD(num_steps=7, num_restarts=2), "cw_pgd_7x2"),
+        (FGSM(), "fgsm"),
+        (FGSM(random_start=True), "fgsm_random_start"),
+    ],
+)
+def test_labels(attack: Any, label: str) -> None:
+    assert attack.label == label

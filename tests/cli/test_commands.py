@@ -1,0 +1,219 @@
+"""The command line as a user meets it: real commands on a tiny real study, and what wrong input says."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sweep.cli import main
+
+TINY = '''"""A study for tests: two defenses on 200 digits."""
+
+from sweep.study import Asha, Budget, Choice, LogUniform, Maximize, OneOf, SearchSpace, Study
+
+STUDY = Study(
+    name="tiny",
+    space=SearchSpace(
+        dataset=dict(name="digits", train_size=200),
+        model=dict(name="small_cnn", width=4),
+        threat_model=dict(name="linf", epsilon=0.1),
+        epochs=2,
+        optimizer=dict(name="sgd", learning_rate=LogUniform(0.01, 0.1)),
+        defense=OneOf(standard={}, adversarial_training=dict(epsilon=0.1, attack=dict(name="pgd", num_steps=Choice(1, 2)))),
+    ),
+    search_attack=dict(name="pgd", num_steps=2),
+    final_attacks=[dict(name="fgsm")],
+    objective=Maximize("validation/pgd_2/adversarial_accuracy"),
+    sampler="random",
+    budget=Budget(trials=3),
+)
+'''
+
+
+def sweep(*arguments: str, folder: Path, code: int = 0) -> str:
+    """Run a command in `folder`, in this process; everything it printed."""
+    printed = io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(printed),
+        contextlib.redirect_stderr(printed),
+        pytest.raises(SystemExit) as done,
+    ):
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["sweep", *arguments])
+        main()
+    assert (done.value.code or 0) == code, printed.getvalue()
+    return printed.getvalue()
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the tiny study was run, without Ray."""
+    folder = tmp_path_factory.mktemp("workplace")
+    (folder / "tiny.py").write_text(TINY)
+    printed = sweep("run", "tiny.py", "--in-process", folder=folder)
+    assert "3 trials: 3 completed" in printed
+    assert "sweep export tiny --best" in printed
+    return folder
+
+
+@pytest.mark.timeout(120)
+def test_an_exported_trial_gives_the_same_figures_alone(workplace: Path) -> None:
+    printed = sweep("export", "tiny", "--best", "--to", "best", folder=workplace)
+    assert "unconfirmed" in printed
+    assert sorted(path.name for path in (workplace / "best").iterdir()) == [
+        "config.json",
+        "metrics.json",
+        "model.safetensors",
+    ]
+    assert "reproduced: every figure" in sweep("trial", "best", folder=workplace)
+
+
+@pytest.mark.timeout(120)
+def test_a_changed_seed_is_another_trial(workplace: Path) -> None:
+    sweep("export", "tiny", "--trial", "0", "--to", "zero", folder=workplace)
+    printed = sweep("trial", "zero/config.json", "--set", "seed=1", "--set", "epochs=1", "--to", "again", folder=workplace)
+    assert "another configuration" in printed
+    metrics = json.loads((workplace / "again" / "metrics.json").read_text())
+    assert metrics["selected_epoch"] == 1
+    assert json.loads((workplace / "again" / "config.json").read_text())["seed"] == 1
+
+
+def test_export_never_overwrites_unasked(workplace: Path) -> None:
+    sweep("export", "tiny", "--trial", "1", "--to", "one", folder=workplace)
+    before = (workplace / "one" / "config.json").read_bytes()
+    assert "--force" in sweep("export", "tiny", "--trial", "2", "--to", "one", folder=workplace, code=2)
+    assert (workplace / "one" / "config.json").read_bytes() == before
+    sweep("export", "tiny", "--trial", "2", "--to", "one", "--force", folder=workplace)
+    assert (workplace / "one" / "config.json").read_bytes() != before
+
+
+def test_a_finished_study_resumes_to_itself(workplace: Path) -> None:
+    lines = (workplace / "studies" / "tiny" / "journal.log").read_text().count('"event":"ended"')
+    printed = sweep("resume", "tiny", "--in-process", folder=workplace)
+    assert "resumed tiny: 3 completed" in printed
+    assert (workplace / "studies" / "tiny" / "journal.log").read_text().count('"event":"ended"') == lines == 3
+
+
+def test_status_and_its_json_agree_with_the_parquet(workplace: Path) -> None:
+    import pyarrow.parquet as pq
+
+    assert "3 trials: 3 completed" in sweep("status", "tiny", folder=workplace)
+    rows = json.loads(sweep("status", "tiny", "--json", folder=workplace))
+    table = pq.read_table(workplace / "studies" / "tiny" / "results.parquet").to_pylist()
+    assert [row["best/validation/pgd_2/adversarial_accuracy"] for row in rows] == [
+        row["best/validation/pgd_2/adversarial_accuracy"] for row in table
+    ]
+    epochs = pq.read_table(workplace / "studies" / "tiny" / "epochs.parquet").to_pylist()
+    assert [(row["trial"], row["epoch"]) for row in epochs] == [(n, e) for n in range(3) for e in (1, 2)]
+
+
+def test_check_shows_the_plan_and_as_json(workplace: Path) -> None:
+    printed = sweep("check", "tiny.py", folder=workplace)
+    assert "no mistakes found" in printed
+    assert "defense.adversarial_training.attack.num_steps" in printed
+    plan = json.loads(sweep("check", "tiny.py", "--json", folder=workplace))
+    cost = {branch["name"]: branch["gradient_evaluations_per_epoch"] for branch in plan["branches"]}
+    assert cost == {"standard": 200, "adversarial_training": 3 * 200}
+
+
+MISTAKES = {
+    "dataset=dict(name=\"digits\"": ("dataset=dict(name=\"digit\"", "did you mean 'digits'"),
+    "Choice(1, 2)": ("Choice(0, 2)", "space.defense.attack.num_steps"),
+    "epsilon=0.1, attack": ("epsilonn=0.1, attack", "did you mean 'epsilon'"),
+    'Maximize("validation/pgd_2': ('Maximize("validation/pgd_3', "no trial will report"),
+    "threat_model=dict(name=\"linf\", epsilon=0.1)": (
+        "threat_model=dict(name=\"linf\", epsilon=LogUniform(0.1, 0.2))",
+        "cannot be searched",
+    ),
+    "epochs=2": ("epochs=True", "space.epochs"),
+    "LogUniform(0.01, 0.1)": ("LogUniform(0.1, 0.01)", "low < high"),
+    "STUDY = ": ("STUDIES = ", "defines no STUDY"),
+    'name="tiny"': ('name="tiny/../.."', "name"),
+    "budget=Budget(trials=3),": ("budget=Budget(trials=3)", "tiny.py"),
+}
+
+
+@pytest.mark.parametrize("right", MISTAKES)
+def test_a_mistake_in_a_study_is_a_sentence(right: str, tmp_path: Path) -> None:
+    wrong, said = MISTAKES[right]
+    assert right in TINY
+    text = TINY.replace(right, wrong) if said != "tiny.py" else TINY.replace(right, wrong + " oops")
+    (tmp_path / "tiny.py").write_text(text)
+    assert said in sweep("check", "tiny.py", folder=tmp_path, code=2)
+
+
+def test_all_mistakes_come_at_once(tmp_path: Path) -> None:
+    text = TINY.replace('name="small_cnn"', 'name="smal_cnn"').replace("Choice(1, 2)", "Choice(0, 2)")
+    (tmp_path / "tiny.py").write_text(text)
+    printed = sweep("check", "tiny.py", folder=tmp_path, code=2)
+    assert "2 mistakes" in printed
+    assert "small_cnn" in printed
+    assert "num_steps" in printed
+
+
+WRONG = [
+    (("check", "absent.py"), "there is no search-space file absent.py"),
+    (("resume", "digts"), "unknown study 'digts'"),
+    (("status", "nowhere"), "unknown study"),
+    (("trial", "absent.json"), "there is no configuration"),
+    (("trial", "broken.json"), "is not JSON"),
+    (("trial", "wrong.json"), "Field required"),
+    (("export", "nowhere", "--best"), "unknown study"),
+    (("components", "atack"), "did you mean 'attack'"),
+    (("ui",), "no study in studies/"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), WRONG, ids=lambda value: "-".join(value) if isinstance(value, tuple) else "")
+def test_wrong_input_is_a_sentence_and_exit_code_2(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "wrong.json").write_text("{}")
+    assert said in sweep(*arguments, folder=tmp_path, code=2)
+
+
+def test_the_same_study_is_not_started_twice(workplace: Path) -> None:
+    assert "sweep resume tiny" in sweep("run", "tiny.py", "--in-process", folder=workplace, code=2)
+
+
+def test_missing_data_are_said_before_anything_is_written(tmp_path: Path) -> None:
+    text = TINY.replace('dict(name="digits", train_size=200)', 'dict(name="image_folder", folder="nowhere", size=8)')
+    (tmp_path / "tiny.py").write_text(text)
+    assert "SWEEP_DATA_DIR" in sweep("run", "tiny.py", folder=tmp_path, code=2)
+    assert not (tmp_path / "studies").exists()
+
+
+def test_every_command_has_help_with_an_example(tmp_path: Path) -> None:
+    overview = sweep("--help", folder=tmp_path)
+    commands = ("check", "run", "resume", "status", "trial", "export", "ui", "components")
+    assert all(command in overview for command in commands)
+    for command in commands:
+        assert f"Example: sweep {command}" in sweep(command, "--help", folder=tmp_path)
+
+
+def test_components_lists_every_one_with_its_parameters(tmp_path: Path) -> None:
+    printed = sweep("components", folder=tmp_path)
+    for name in ("hybrid", "trades", "paper_ratio", "cw_pgd", "efficientnet_b0", "image_parquet", "relative_step_size"):
+        assert name in printed
+    schemas = json.loads(sweep("components", "attack", "--json", folder=tmp_path))
+    assert schemas["attack"]["pgd"]["properties"]["num_steps"]["default"] == 10
+
+
+def test_a_real_process_prints_a_sentence_unless_debugging(tmp_path: Path) -> None:
+    plain, debugging = (_process(*flags, "check", "absent.py", folder=tmp_path) for flags in ((), ("--debug",)))
+    assert (plain.returncode, plain.stdout) == (2, "")
+    assert plain.stderr.startswith("error: there is no search-space file absent.py")
+    assert "Traceback" not in plain.stderr
+    assert "Traceback" in debugging.stderr
+
+
+def _process(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from sweep.cli import main; main()", *arguments]
+    return subprocess.run(command, cwd=folder, env=os.environ, capture_output=True, text=True, timeout=60, check=False)

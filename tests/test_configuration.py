@@ -1,0 +1,98 @@
+"""A trial's configuration: whole, checked at once, and known by its fingerprint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sweep.configuration import TrialConfig, fingerprint
+from sweep.errors import ConfigurationError
+from sweep.registry import validated
+
+PLAIN: dict[str, Any] = {
+    "dataset": "digits",
+    "model": "small_cnn",
+    "threat_model": {"name": "linf", "epsilon": 0.1},
+    "defense": "standard",
+    "epochs": 3,
+}
+
+
+def config(**changes: Any) -> TrialConfig:
+    return validated(TrialConfig, {**PLAIN, **changes}, "trial")
+
+
+def mistakes(**changes: Any) -> list[str]:
+    with pytest.raises(ConfigurationError) as caught:
+        config(**changes)
+    return list(caught.value.problems)
+
+
+def test_its_json_holds_every_default_and_reads_back_the_same() -> None:
+    written = config().to_json()
+    assert written["batch_size"] == 128
+    assert written["optimizer"]["name"] == "sgd" and "momentum" in written["optimizer"]
+    assert written["validation_attacks"][0]["num_steps"] == 10
+    again = validated(TrialConfig, written, "trial")
+    assert again == config() and again.to_json() == written and again.fingerprint == config().fingerprint
+
+
+def test_the_short_and_the_long_form_are_one_configuration() -> None:
+    long = config(dataset={"name": "digits"}, defense={"name": "standard"}, batch_size=128, seed=0)
+    assert long.fingerprint == config().fingerprint
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epochs": 4},
+        {"seed": 1},
+        {"threat_model": {"name": "linf", "epsilon": 0.1000001}},
+        {"threat_model": {"name": "l2", "epsilon": 0.1}},
+        {"model": {"name": "small_cnn", "width": 17}},
+        {"optimizer": {"name": "sgd", "nesterov": True}},
+        {"validation_attacks": ["fgsm", {"name": "pgd", "num_steps": 10}]},
+        {"select": "last"},
+    ],
+)
+def test_any_change_changes_the_fingerprint(change: dict[str, Any]) -> None:
+    assert config(**change).fingerprint != config().fingerprint
+
+
+def test_a_fingerprint_is_of_the_content_not_of_its_order() -> None:
+    assert fingerprint({"a": 1, "b": [1, 2]}) == fingerprint({"b": [1, 2], "a": 1}) != fingerprint({"a": 1, "b": [2, 1]})
+    assert fingerprint({"a": 1}) == "015abd7f5cc5"  # sha256 of {"a":1}
+    with pytest.raises(ValueError, match="JSON"):
+        fingerprint(float("nan"))
+
+
+def test_an_attack_is_refused_where_it_means_nothing() -> None:
+    assert mistakes(final_attacks=["carlini_l2"]) == ["carlini_l2 means nothing under linf: it is judged under l2"]
+
+
+def test_two_attacks_of_one_name_are_refused() -> None:
+    double = [{"name": "pgd", "num_steps": 10}, {"name": "pgd", "num_steps": 10, "relative_step_size": 1.0}]
+    assert mistakes(validation_attacks=double) == ["two attacks would both report as 'pgd_10'"]
+
+
+def test_an_objective_that_no_trial_reports_is_refused() -> None:
+    goal = {"metric": "validation/pgd_20/adversarial_accuracy", "subject_to": {"clean_accuracy": {"at_least": 0.9}}}
+    first, second = mistakes(objective=[goal])
+    assert first.startswith("objective: no trial will report this: unknown metric 'validation/pgd_20/adversarial_accuracy'")
+    assert "did you mean 'validation/pgd_10/adversarial_accuracy'?" in first
+    assert "unknown metric 'clean_accuracy'" in second
+
+
+def test_several_attacks_report_their_worst_case() -> None:
+    goal = [{"metric": "validation/worst_case/adversarial_accuracy"}]
+    assert mistakes(objective=goal)
+    assert config(objective=goal, validation_attacks=["fgsm", {"name": "pgd"}]).objective[0].metric == goal[0]["metric"]
+
+
+def test_text_is_not_a_number_and_a_number_is_not_text() -> None:
+    assert mistakes(epochs="3", batch_size=12.5, seed=True) == [
+        "epochs: must be a valid integer, got '3'",
+        "batch_size: must be a valid integer, got 12.5",
+        "seed: must be a valid integer, got True",
+    ]
