@@ -2,12 +2,25 @@
 
     sweep run search_spaces/imagenet_efficientnet_b0.py
 
-Reads `imagenet/train/<class>/*` and `imagenet/val/<class>/*` under SWEEP_DATA_DIR; a subset is a folder with fewer classes.
-Meant for GPUs, and not run in full here: the tests start, train and checkpoint it on ten Tiny-ImageNet classes, briefly.
-The paper's EfficientNet-B0 has 85.4 % clean accuracy on an unnamed subset; on all of ImageNet the published one has 77.7 %.
+Reads `imagenet/train/<class>/*` and `imagenet/val/<class>/*` under SWEEP_DATA_DIR; a subset is a folder with fewer
+classes. Meant for GPUs, and not run in full here: the tests start, train and checkpoint every branch of it on a few
+Tiny-ImageNet images. The paper's EfficientNet-B0 has 85.4 % clean accuracy on an unnamed subset; on all of ImageNet
+the published one has 77.7 %.
 """
 
-from sweep.study import Asha, Budget, Choice, Integer, LogUniform, Maximize, OneOf, Resources, SearchSpace, Study, Uniform
+from sweep.study import (
+    Asha,
+    Budget,
+    Choice,
+    Integer,
+    LogUniform,
+    Maximize,
+    OneOf,
+    Resources,
+    SearchSpace,
+    Study,
+    Uniform,
+)
 
 STUDY = Study(
     name="imagenet_efficientnet_b0",
@@ -38,7 +51,9 @@ STUDY = Study(
                 epsilon=Uniform(2 / 255, 8 / 255),
                 attack=dict(name="pgd", num_steps=Choice(2, 3)),
                 epsilon_schedule=OneOf(constant={}, linear=dict(start=0.1), cosine=dict(start=0.1)),
-                alpha_rule=OneOf(paper_ratio=dict(measured_at=Choice("current", "target")), fixed=dict(alpha=Uniform(0, 1))),
+                alpha_rule=OneOf(
+                    paper_ratio=dict(measured_at=Choice("current", "target")), fixed=dict(alpha=Uniform(0, 1))
+                ),
                 split_batch_norm=Choice(True, False),
             ),
         ),
@@ -73,8 +88,16 @@ STUDY = Study(
             defense=dict(name="adversarial_training", epsilon=4 / 255, attack="fgsm"),
             optimizer=dict(learning_rate=0.1, weight_decay=1e-4),
         ),
-        dict(defense=dict(name="trades", epsilon=4 / 255, beta=6.0), optimizer=dict(learning_rate=0.1, weight_decay=1e-4)),
-        dict(defense=dict(name="gradient_regularization", penalty=0.1), optimizer=dict(learning_rate=0.1, weight_decay=1e-4)),
-        dict(defense=dict(name="feature_squeezing", bit_depth=5, median=2), optimizer=dict(learning_rate=0.1, weight_decay=1e-4)),
+        dict(
+            defense=dict(name="trades", epsilon=4 / 255, beta=6.0), optimizer=dict(learning_rate=0.1, weight_decay=1e-4)
+        ),
+        dict(
+            defense=dict(name="gradient_regularization", penalty=0.1),
+            optimizer=dict(learning_rate=0.1, weight_decay=1e-4),
+        ),
+        dict(
+            defense=dict(name="feature_squeezing", bit_depth=5, median=2),
+            optimizer=dict(learning_rate=0.1, weight_decay=1e-4),
+        ),
     ],
 )

@@ -2,11 +2,23 @@
 
     SWEEP_DATA_DIR=../shared/data sweep run search_spaces/mnist_lenet5.py
 
-All 60,000 training images: 55,000 to train, 5,000 to judge by. LeNet-5 as LeCun et al. drew it in 1998 (6-16-120-84): at
-0.3 so small a network learns nothing under adversarial training, which is why this study judges at 0.1.
+All 60,000 training images: 55,000 to train, 5,000 to judge by. LeNet-5 as LeCun et al. drew it in 1998 (6-16-120-84):
+at 0.3 so small a network learns nothing under adversarial training, which is why this study judges at 0.1.
 """
 
-from sweep.study import Asha, AtLeast, Budget, Choice, LogUniform, Maximize, OneOf, Resources, SearchSpace, Study, Uniform
+from sweep.study import (
+    Asha,
+    AtLeast,
+    Budget,
+    Choice,
+    LogUniform,
+    Maximize,
+    OneOf,
+    Resources,
+    SearchSpace,
+    Study,
+    Uniform,
+)
 
 STUDY = Study(
     name="mnist_lenet5",
@@ -31,23 +43,35 @@ STUDY = Study(
                 epsilon=Uniform(0.02, 0.2),
                 attack=dict(name="pgd", num_steps=3),
                 epsilon_schedule=OneOf(constant={}, linear=dict(start=0.1), cosine=dict(start=0.1)),
-                alpha_rule=OneOf(paper_ratio=dict(measured_at=Choice("current", "target")), fixed=dict(alpha=Uniform(0, 1))),
+                alpha_rule=OneOf(
+                    paper_ratio=dict(measured_at=Choice("current", "target")), fixed=dict(alpha=Uniform(0, 1))
+                ),
             ),
         ),
     ),
     search_attack=dict(name="pgd", num_steps=10),
     final_attacks=[dict(name="fgsm"), dict(name="pgd", num_steps=40), dict(name="cw_pgd")],
-    objective=Maximize("validation/pgd_10/adversarial_accuracy", subject_to={"validation/clean_accuracy": AtLeast(0.95)}),
+    objective=Maximize(
+        "validation/pgd_10/adversarial_accuracy", subject_to={"validation/clean_accuracy": AtLeast(0.95)}
+    ),
     early_stopping=Asha(resource="gradient_evaluations", grace_period=400_000, reduction_factor=3),
     budget=Budget(trials=12),
     per_trial=Resources(cpus=1),
     enqueue=[
         # Each defense trained within the radius that it is judged at.
         dict(defense="standard", optimizer=dict(learning_rate=0.05, weight_decay=5e-4)),
-        dict(defense=dict(name="adversarial_training", epsilon=0.1), optimizer=dict(learning_rate=0.05, weight_decay=5e-4)),
+        dict(
+            defense=dict(name="adversarial_training", epsilon=0.1),
+            optimizer=dict(learning_rate=0.05, weight_decay=5e-4),
+        ),
         dict(defense=dict(name="trades", epsilon=0.1, beta=1.0), optimizer=dict(learning_rate=0.05, weight_decay=5e-4)),
-        dict(defense=dict(name="gradient_regularization", penalty=0.1), optimizer=dict(learning_rate=0.05, weight_decay=5e-4)),
-        dict(defense=dict(name="feature_squeezing", bit_depth=1), optimizer=dict(learning_rate=0.05, weight_decay=5e-4)),
+        dict(
+            defense=dict(name="gradient_regularization", penalty=0.1),
+            optimizer=dict(learning_rate=0.05, weight_decay=5e-4),
+        ),
+        dict(
+            defense=dict(name="feature_squeezing", bit_depth=1), optimizer=dict(learning_rate=0.05, weight_decay=5e-4)
+        ),
         dict(
             defense=dict(
                 name="hybrid",

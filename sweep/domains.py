@@ -92,7 +92,8 @@ class Choice(Domain):
     options: tuple[Scalar, ...]
 
     def __init__(self, *options: Scalar, **rest: Any) -> None:
-        super().__init__(**{"options": tuple(rest.pop("options", options)), **rest})
+        written = rest.pop("options", options)  # JSON has lists only
+        super().__init__(**{"options": tuple(written) if isinstance(written, list) else written, **rest})
 
     @model_validator(mode="after")
     def _has_distinct_options(self) -> Choice:

@@ -47,7 +47,7 @@ class StudyError(SweepError):
     """A study folder that cannot be used for what was asked."""
 
 
-class Diverged(SweepError):
+class Diverged(SweepError):  # noqa: N818  # a trial's end, not a fault
     """Training produced a non-finite loss."""
 
 

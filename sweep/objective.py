@@ -1,4 +1,4 @@
-"""What a study looks for: a metric to raise or lower, and bounds on others. One ranking serves epochs, rungs and trials."""
+"""What a study looks for: a metric to raise or lower, and bounds on others. One ranking serves epochs and trials."""
 
 from __future__ import annotations
 

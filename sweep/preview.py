@@ -99,9 +99,11 @@ def _name(study: Study, config: TrialConfig) -> str:
 
 def _parameters(study: Study, config: TrialConfig) -> int:
     branches = {key: getattr(config, key).name for key, node in study.space.tree.items() if isinstance(node, OneOf)}
+
     def inside(name: str) -> bool:
         parts = name.split(".")
         return parts[0] not in branches or (len(parts) > 1 and parts[1] == branches[parts[0]])
+
     return sum(inside(name) for name in study.space.domains())
 
 
@@ -125,20 +127,28 @@ def _doubts(study: Study, branches: list[Branch], rungs: list[Rung]) -> list[str
     doubts = []
     for branch in branches:
         drop = branch.config.learning_rate_schedule.first_sharp_drop()
-        early = [rung for rung in rungs if drop and rung.epochs.get(branch.name, math.inf) <= drop * branch.config.epochs]
+        early = [
+            rung for rung in rungs if drop and rung.epochs.get(branch.name, math.inf) <= drop * branch.config.epochs
+        ]
         if early:
             doubts.append(
                 f"early_stopping: {branch.name} is judged at epoch {early[0].epochs[branch.name]}, before its learning "
-                f"rate first drops (epoch {drop * branch.config.epochs:.0f}); ranks before a drop say little about the end"
+                f"rate first drops (epoch {drop * branch.config.epochs:.0f}); ranks before that say little about the end"
             )
     if study.early_stopping and not rungs:
-        doubts.append("early_stopping: no branch reaches the first rung before its last epoch, so nothing is ever stopped")
+        doubts.append(
+            "early_stopping: no branch reaches the first rung before its last epoch, so nothing is ever stopped"
+        )
     if study.sampler == "gp" and any(isinstance(domain, OneOf) for domain in study.space.domains().values()):
-        doubts.append("sampler: gp models flat spaces; parameters inside branches are drawn at random (tpe models them)")
+        doubts.append(
+            "sampler: gp models flat spaces; parameters inside branches are drawn at random (tpe models them)"
+        )
     if study.sampler == "grid" and study.space.size > study.budget.trials:
         doubts.append(f"budget: the grid has {study.space.size:.0f} points, and only {study.budget.trials} are tried")
     if len(study.enqueue) > study.budget.trials:
-        doubts.append(f"budget: {len(study.enqueue)} configurations are enqueued, and only {study.budget.trials} are tried")
+        doubts.append(
+            f"budget: {len(study.enqueue)} configurations are enqueued, and only {study.budget.trials} are tried"
+        )
     return doubts
 
 
@@ -164,7 +174,12 @@ def summary(study: Study) -> dict[str, Any]:
         "fingerprint": study.fingerprint,
         "parameters": dict(describe_space(study)),
         "branches": [
-            {"name": b.name, "parameters": b.parameters, "gradient_evaluations_per_epoch": b.per_epoch, "total": b.total}
+            {
+                "name": b.name,
+                "parameters": b.parameters,
+                "gradient_evaluations_per_epoch": b.per_epoch,
+                "total": b.total,
+            }
             for b in plan.branches
         ],
         "rungs": [{"level": rung.level, "epochs": rung.epochs} for rung in plan.rungs],

@@ -28,9 +28,9 @@ class OneOf(Domain):
     branches: dict[str, dict[str, Any]]
 
     def __init__(self, /, **branches: Any) -> None:
-        if branches.get("domain") == "one_of" and set(branches) == {"domain", "branches"}:
-            branches = branches["branches"]
-        parsed: dict[str, Any] = {"branches": {name: _parsed(tree) for name, tree in branches.items()}}
+        written = branches.get("domain") == "one_of" and set(branches) == {"domain", "branches"}
+        trees: Any = branches["branches"] if written else branches
+        parsed: dict[str, Any] = {"branches": {name: _parsed(tree) for name, tree in trees.items()}}
         super().__init__(**parsed)
 
     @model_validator(mode="after")
@@ -178,7 +178,7 @@ def _parsed(node: Any) -> Any:
         if isinstance(node.get("domain"), str) and node["domain"] in DOMAINS:
             try:
                 return DOMAINS[node["domain"]](**node)
-            except TypeError as error:  # arguments that are missing or not there
+            except (TypeError, AttributeError) as error:  # parts that are missing, or of another kind
                 raise ValueError(f"{node} is no domain: {error}") from None
         return {key: _parsed(child) for key, child in node.items()}
     return node

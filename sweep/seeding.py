@@ -1,7 +1,7 @@
 """Randomness is passed in: every stream is derived from (seed, purpose) and never taken from a global generator.
 
-Because a stream's purpose includes the epoch where one matters, no generator state needs to be saved: a trial resumed at
-an epoch boundary draws the very numbers that it would have drawn had it run through.
+Because a stream's purpose includes the epoch where one matters, no generator state needs to be saved: a trial resumed
+at an epoch boundary draws the very numbers that it would have drawn had it run through.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def test_every_mistake_comes_at_once_with_its_key_and_what_is_allowed() -> None:
         (3, 'cheese: needs the name of a cheese, or a mapping such as {"name": "ash_covered"}'),
         ({"weight": 1.0}, 'cheese: needs the name of a cheese, or a mapping such as {"name": "ash_covered"}'),
         (Linf(epsilon=0.1), "cheese: needs a cheese, not a threat_model"),
-        ({"name": "brie", "weight": float("nan")}, "cheese.weight: must be greater than 0, got nan"),
+        ({"name": "brie", "weight": float("nan")}, "cheese.weight: must be a finite number, got nan"),
         ({"name": "brie", "weight": True}, "cheese.weight: must be a valid number, got True"),
         ({"name": "brie", 3: 4}, "cheese"),
     ],

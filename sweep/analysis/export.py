@@ -19,10 +19,14 @@ def best(folder: StudyFolder, ledger: Ledger) -> TrialRecord:
     ranked = ledger.ranked(goal)
     if not ranked:
         counts = ", ".join(f"{count} {end}" for end, count in sorted(ledger.counts().items())) or "none yet"
-        raise StudyError(f"{folder.path} has no completed trial to export (trials: {counts}); resume it, or look at a trial")
+        raise StudyError(
+            f"{folder.path} has no completed trial to export (trials: {counts}); resume it, or look at a trial"
+        )
     if ranked[0].rank(goal)[0] < 1:
         bounds = ", ".join(goal.subject_to)
-        raise StudyError(f"no trial of {folder.path} keeps the objective's bounds on {bounds}; --trial N exports one anyway")
+        raise StudyError(
+            f"no trial of {folder.path} keeps the objective's bounds on {bounds}; --trial N exports one anyway"
+        )
     return ranked[0]
 
 

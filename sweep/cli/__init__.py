@@ -17,7 +17,16 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Find the defense, and the hyperparameters, that make an image classifier robust to adversarial attack.",
 )
-for command in (inspect.check, run.run, run.resume, inspect.status, trial.trial, trial.export, inspect.ui, inspect.components):
+for command in (
+    inspect.check,
+    run.run,
+    run.resume,
+    inspect.status,
+    trial.trial,
+    trial.export,
+    inspect.ui,
+    inspect.components,
+):
     app.command()(command)
 
 
@@ -30,7 +39,7 @@ def options(
 
 
 def main() -> None:
-    """Run a command. An error that the user can mend is one sentence and exit code 2; --debug shows where it came from."""
+    """Run a command. An error that the user can mend is a sentence and exit code 2; --debug shows where it came from."""
     try:
         app()
     except SweepError as error:

@@ -71,7 +71,9 @@ def components(
 def ui(
     study: Annotated[str | None, typer.Argument(help="A study's name or folder; none: the newest.")] = None,
     studies: Studies = DEFAULT_STUDIES,
-    host: Annotated[str, typer.Option(help="Address to listen on; anything but loopback is open to others.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; anything but loopback is open to others.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 5000,
 ) -> None:
     """Open MLflow on a study's own store, on loopback.
@@ -90,6 +92,16 @@ def ui(
     folder = StudyFolder.find(studies, study)
     typer.echo(f"MLflow on {folder.path}: http://{host}:{port} (Ctrl-C ends it)")
     environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    server = ["server", "--backend-store-uri", local_uri(folder.path), "--host", host, "--port", str(port), "--workers", "1"]
+    server = [
+        "server",
+        "--backend-store-uri",
+        local_uri(folder.path),
+        "--host",
+        host,
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
     sys.stdout.flush()
     os.execve(sys.executable, [sys.executable, "-m", "mlflow", *server], environment)

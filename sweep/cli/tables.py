@@ -46,7 +46,7 @@ def show_preview(study: Study) -> None:
     most = min(plan.most * budget.trials, budget.gradient_evaluations or float("inf"))
     limit = f", {budget.hours:g} hours" if budget.hours else ""
     console.print(
-        f"budget: {budget.trials} trials{limit}; at most {describe_cost(most)} gradient evaluations, before early stopping"
+        f"budget: {budget.trials} trials{limit}; at most {describe_cost(most)} gradient evaluations, all epochs"
     )
     for doubt in plan.doubts:
         console.print(f"[yellow]doubt:[/] {doubt}")
@@ -92,16 +92,22 @@ def show_results(study: Study, ledger: Ledger) -> None:
     """Each defense's best completed trial, on the validation split."""
     goal = study.objective[0]
     labels = [attack.label for attack in (study.search_attack, *study.final_attacks)]
-    table = Table(title=f"{study.name}: the best completed trial of each defense, validation split", title_justify="left")
+    table = Table(
+        title=f"{study.name}: the best completed trial of each defense, validation split", title_justify="left"
+    )
     for name in ("defense", "trial", "clean", *labels, "worst case", "cost"):
         table.add_column(name, justify="left" if name == "defense" else "right", no_wrap=name == "defense")
     for trial in best_by_defense(ledger, goal):
         table.add_row(*_result_row(trial, labels, goal.rank(trial.best["metrics"])[0] < 1 if trial.best else False))
     if table.row_count:
         console.print(table)
-        console.print("[dim]accuracies in [0, 1]; cost in gradient evaluations against standard training; one seed, unconfirmed[/]")
+        console.print(
+            "[dim]accuracies in [0, 1]; cost: gradient evaluations against standard training; one seed, unconfirmed[/]"
+        )
     counts = ledger.counts()
-    console.print(f"{len(ledger.trials)} trials: " + (", ".join(f"{n} {end}" for end, n in counts.most_common()) or "none yet"))
+    console.print(
+        f"{len(ledger.trials)} trials: " + (", ".join(f"{n} {end}" for end, n in counts.most_common()) or "none yet")
+    )
     _show_errors(ledger)
 
 
@@ -144,7 +150,9 @@ def show_where_to_look(
     console.print(f"tables                   {', '.join(map(str, written))}")
     if unsent:
         reason = f": {last_error}" if last_error else ""
-        console.print(f"[yellow]MLflow has not taken {unsent} bytes of the journal yet{reason}; `sweep resume {name}` sends them[/]")
+        console.print(
+            f"[yellow]MLflow has not taken {unsent} bytes of the journal yet{reason}; `sweep resume {name}` sends it[/]"
+        )
 
 
 def show_components(kind: str | None, as_json: bool) -> None:

@@ -16,7 +16,9 @@ def trial(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value; may be given again.")
     ] = None,
-    to: Annotated[Path | None, typer.Option("--to", help="Folder for checkpoint, weights and figures; none: keep nothing.")] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="Folder for checkpoint, weights and figures; none: keep nothing.")
+    ] = None,
 ) -> None:
     """Train one configuration here, alone, without Ray, Optuna or MLflow: the debugger's door.
 
@@ -63,9 +65,13 @@ def _compare(config: Path, summary: dict[str, Any]) -> None:
 
 def export(
     study: Annotated[str, typer.Argument(help="A study's name or folder.")],
-    best: Annotated[bool, typer.Option("--best", help="The best completed trial that keeps the objective's bounds.")] = False,
+    best: Annotated[
+        bool, typer.Option("--best", help="The best completed trial that keeps the objective's bounds.")
+    ] = False,
     number: Annotated[int | None, typer.Option("--trial", help="This trial.")] = None,
-    to: Annotated[Path | None, typer.Option("--to", help="Folder to write to; none: the study's name and the trial's number.")] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="Folder to write to; none: the study's name and the trial's number.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
     studies: Studies = DEFAULT_STUDIES,
 ) -> None:

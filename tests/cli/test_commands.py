@@ -26,7 +26,10 @@ STUDY = Study(
         threat_model=dict(name="linf", epsilon=0.1),
         epochs=2,
         optimizer=dict(name="sgd", learning_rate=LogUniform(0.01, 0.1)),
-        defense=OneOf(standard={}, adversarial_training=dict(epsilon=0.1, attack=dict(name="pgd", num_steps=Choice(1, 2)))),
+        defense=OneOf(
+            standard={},
+            adversarial_training=dict(epsilon=0.1, attack=dict(name="pgd", num_steps=Choice(1, 2))),
+        ),
     ),
     search_attack=dict(name="pgd", num_steps=2),
     final_attacks=[dict(name="fgsm")],
@@ -79,7 +82,9 @@ def test_an_exported_trial_gives_the_same_figures_alone(workplace: Path) -> None
 @pytest.mark.timeout(120)
 def test_a_changed_seed_is_another_trial(workplace: Path) -> None:
     sweep("export", "tiny", "--trial", "0", "--to", "zero", folder=workplace)
-    printed = sweep("trial", "zero/config.json", "--set", "seed=1", "--set", "epochs=1", "--to", "again", folder=workplace)
+    printed = sweep(
+        "trial", "zero/config.json", "--set", "seed=1", "--set", "epochs=1", "--to", "again", folder=workplace
+    )
     assert "another configuration" in printed
     metrics = json.loads((workplace / "again" / "metrics.json").read_text())
     assert metrics["selected_epoch"] == 1
@@ -125,12 +130,12 @@ def test_check_shows_the_plan_and_as_json(workplace: Path) -> None:
 
 
 MISTAKES = {
-    "dataset=dict(name=\"digits\"": ("dataset=dict(name=\"digit\"", "did you mean 'digits'"),
+    'dataset=dict(name="digits"': ('dataset=dict(name="digit"', "did you mean 'digits'"),
     "Choice(1, 2)": ("Choice(0, 2)", "space.defense.attack.num_steps"),
     "epsilon=0.1, attack": ("epsilonn=0.1, attack", "did you mean 'epsilon'"),
     'Maximize("validation/pgd_2': ('Maximize("validation/pgd_3', "no trial will report"),
-    "threat_model=dict(name=\"linf\", epsilon=0.1)": (
-        "threat_model=dict(name=\"linf\", epsilon=LogUniform(0.1, 0.2))",
+    'threat_model=dict(name="linf", epsilon=0.1)': (
+        'threat_model=dict(name="linf", epsilon=LogUniform(0.1, 0.2))',
         "cannot be searched",
     ),
     "epochs=2": ("epochs=True", "space.epochs"),
@@ -172,7 +177,9 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "said"), WRONG, ids=lambda value: "-".join(value) if isinstance(value, tuple) else "")
+@pytest.mark.parametrize(
+    ("arguments", "said"), WRONG, ids=lambda value: "-".join(value) if isinstance(value, tuple) else ""
+)
 def test_wrong_input_is_a_sentence_and_exit_code_2(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
     (tmp_path / "broken.json").write_text("{")
     (tmp_path / "wrong.json").write_text("{}")
