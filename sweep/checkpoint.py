@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -54,13 +53,15 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
     write_atomically(path, lambda temporary: torch.save(dict(state), temporary))
 
 
-def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """What `save` wrote. Raises CheckpointError where the file is absent, damaged, or holds anything but data."""
+def load(path: Path) -> dict[str, Any]:
+    """What `save` wrote, on the CPU. Raises CheckpointError where the file is absent, damaged, or not data alone."""
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"there is no checkpoint at {path}") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except OSError as error:
+        raise CheckpointError(f"the checkpoint {path} cannot be read: {error.strerror or error}") from None
+    except Exception as error:  # damage breaks torch's unpickler anywhere: IndexError, TypeError, AttributeError, ...
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
             f"{path} is not a checkpoint that can be read ({reason}); delete it to start anew"

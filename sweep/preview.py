@@ -133,7 +133,7 @@ def _doubts(study: Study, branches: list[Branch], rungs: list[Rung]) -> list[str
         if early:
             doubts.append(
                 f"early_stopping: {branch.name} is judged at epoch {early[0].epochs[branch.name]}, before its learning "
-                f"rate first drops (epoch {drop * branch.config.epochs:.0f}); ranks before that say little about the end"
+                f"rate first drops (epoch {drop * branch.config.epochs:.0f}); ranks before say little about the end"
             )
     if study.early_stopping and not rungs:
         doubts.append(

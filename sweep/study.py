@@ -216,7 +216,10 @@ def _unusable_sampler(study: Study) -> list[str]:
         )
     if study.sampler == "cma_es":
         kinds = [name for name, domain in domains.items() if isinstance(domain, Choice | OneOf)]
-        return [f"sampler: cma_es searches numbers only, and {', '.join(kinds)} hold choices; use tpe"] if kinds else []
+        mistakes = [f"sampler: cma_es searches numbers only, and {', '.join(kinds)} hold choices; use tpe"] if kinds else []
+        if len(study.objective) > 1 or study.objective[0].subject_to:
+            mistakes.append("sampler: cma_es seeks one goal without bounds on other metrics; use tpe, gp or nsga2")
+        return mistakes
     return []
 
 

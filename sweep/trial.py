@@ -141,7 +141,7 @@ class Trial:
             checkpoint.write_json(folder / "config.json", self.config.to_json())
 
     def _restore(self, path: Path) -> None:
-        saved = checkpoint.load(path, self.device)
+        saved = checkpoint.load(path)
         if saved.get("fingerprint") != self.config.fingerprint:
             raise CheckpointError(
                 f"{path} belongs to another configuration ({saved.get('fingerprint')}, not {self.config.fingerprint}); "

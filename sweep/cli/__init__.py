@@ -39,7 +39,7 @@ def options(
 
 
 def main() -> None:
-    """Run a command. An error that the user can mend is a sentence and exit code 2; --debug shows where it came from."""
+    """Run a command. An error that the user can mend is a sentence and exit code 2; --debug shows its origin."""
     try:
         app()
     except SweepError as error:

@@ -16,7 +16,7 @@ from sweep.study import Study
 
 
 def load_study(path: Path) -> Study:
-    """The `STUDY` of a search-space file, its docstring as description; every mistake in it as one ConfigurationError."""
+    """The `STUDY` of a search-space file, its docstring as description; all its mistakes as one ConfigurationError."""
     if not path.exists():
         here = ", ".join(sorted(str(found) for found in Path("search_spaces").glob("*.py"))) or "none in search_spaces/"
         raise StudyError(f"there is no search-space file {path} (found: {here})")

@@ -2,7 +2,8 @@
 
 The Optuna study is rebuilt from the journal whenever a sweep starts, into `optuna.log` in the study folder, which
 optuna-dashboard opens. Each proposal uses a sampler made afresh from (study seed, trial number), so that a resumed
-sweep asks what the unbroken one would have asked, given the same finished trials.
+sweep asks what the unbroken one would have asked, given the same finished trials (NSGA-II excepted: it draws from its
+parents in an order that only the process which chose them knows).
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ def _make_sampler(study: Study, seed: int) -> BaseSampler:
         case "cma_es":
             return optuna.samplers.CmaEsSampler(n_startup_trials=startup, seed=seed)
         case "grid":
-            return _Grid(seed=seed, avoid_premature_stop=True)
+            return _Grid(seed=seed)
 
 
 class _Grid(optuna.samplers.BruteForceSampler):
