@@ -41,11 +41,12 @@ STUDY = Study(
             hybrid=dict(
                 epsilon=Uniform(0.02, 0.2),
                 attack=dict(name="pgd", num_steps=Choice(3, 7)),
+                # Risen by two fifths of training, so that early stopping judges it at its full radius.
                 epsilon_schedule=OneOf(
                     constant={},
-                    linear=dict(start=0.1),
-                    cosine=dict(start=0.1),
-                    exponential=dict(start=0.1),
+                    linear=dict(start=0.1, ramp=0.4),
+                    cosine=dict(start=0.1, ramp=0.4),
+                    exponential=dict(start=0.1, ramp=0.4),
                 ),
                 alpha_rule=OneOf(
                     paper_ratio=dict(measured_at=Choice("current", "target")),
@@ -59,7 +60,7 @@ STUDY = Study(
     objective=Maximize(
         "validation/pgd_10/adversarial_accuracy", subject_to={"validation/clean_accuracy": AtLeast(0.9)}
     ),
-    early_stopping=Asha(resource="gradient_evaluations", grace_period=60_000, reduction_factor=3),
+    early_stopping=Asha(resource="gradient_evaluations", grace_period=160_000, reduction_factor=3),
     budget=Budget(trials=26),
     per_trial=Resources(cpus=1),
     enqueue=[
@@ -69,13 +70,23 @@ STUDY = Study(
                 name="hybrid",
                 epsilon=0.03,
                 attack=dict(num_steps=7),
-                epsilon_schedule="linear",
+                epsilon_schedule=dict(name="linear", ramp=1.0),
                 alpha_rule=dict(name="paper_ratio", measured_at="target"),
             ),
             optimizer=dict(learning_rate=0.01, weight_decay=5e-4),
             epochs=50,
         ),
-        # Each defense at its authors' settings, trained within the radius that it is judged at.
+        # The paper's algorithm, and each defense at its authors' settings, within the radius that they are judged at.
+        dict(
+            defense=dict(
+                name="hybrid",
+                epsilon=0.1,
+                attack=dict(num_steps=7),
+                epsilon_schedule="linear",
+                alpha_rule=dict(name="paper_ratio", measured_at="target"),
+            ),
+            optimizer=dict(learning_rate=0.1, weight_decay=5e-4),
+        ),
         dict(defense="standard", optimizer=dict(learning_rate=0.1, weight_decay=5e-4)),
         dict(
             defense=dict(name="adversarial_training", epsilon=0.1, attack=dict(name="pgd", num_steps=7)),

@@ -42,7 +42,7 @@ STUDY = Study(
             hybrid=dict(
                 epsilon=Uniform(0.02, 0.2),
                 attack=dict(name="pgd", num_steps=3),
-                epsilon_schedule=OneOf(constant={}, linear=dict(start=0.1), cosine=dict(start=0.1)),
+                epsilon_schedule=OneOf(constant={}, linear=dict(start=0.1, ramp=0.5), cosine=dict(start=0.1, ramp=0.5)),
                 alpha_rule=OneOf(
                     paper_ratio=dict(measured_at=Choice("current", "target")), fixed=dict(alpha=Uniform(0, 1))
                 ),
@@ -54,8 +54,8 @@ STUDY = Study(
     objective=Maximize(
         "validation/pgd_10/adversarial_accuracy", subject_to={"validation/clean_accuracy": AtLeast(0.95)}
     ),
-    early_stopping=Asha(resource="gradient_evaluations", grace_period=400_000, reduction_factor=3),
-    budget=Budget(trials=12),
+    early_stopping=Asha(resource="epochs", grace_period=4, reduction_factor=3),  # all but the paper's 50 epochs finish
+    budget=Budget(trials=10),
     per_trial=Resources(cpus=1),
     enqueue=[
         # Each defense trained within the radius that it is judged at.
@@ -86,7 +86,7 @@ STUDY = Study(
             defense=dict(
                 name="hybrid",
                 epsilon=0.03,
-                epsilon_schedule="linear",
+                epsilon_schedule=dict(name="linear", ramp=1.0),
                 alpha_rule=dict(name="paper_ratio", measured_at="target"),
             ),
             optimizer=dict(learning_rate=0.01, weight_decay=5e-4),

@@ -56,12 +56,15 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
 def load(path: Path) -> dict[str, Any]:
     """What `save` wrote, on the CPU. Raises CheckpointError where the file is absent, damaged, or not data alone."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        file = path.open("rb")
     except FileNotFoundError:
         raise CheckpointError(f"there is no checkpoint at {path}") from None
     except OSError as error:
-        raise CheckpointError(f"the checkpoint {path} cannot be read: {error.strerror or error}") from None
-    except Exception as error:  # damage breaks torch's unpickler anywhere: IndexError, TypeError, AttributeError, ...
+        raise CheckpointError(f"the checkpoint {path} cannot be opened: {error.strerror}") from None
+    try:
+        with file:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # damage breaks torch's reader anywhere: IndexError, TypeError, OSError, ...
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
             f"{path} is not a checkpoint that can be read ({reason}); delete it to start anew"

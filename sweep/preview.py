@@ -8,9 +8,12 @@ from typing import Any
 
 from sweep.configuration import TrialConfig
 from sweep.datasets import Splits
+from sweep.defenses import Clock
 from sweep.errors import DataError
 from sweep.search_space import OneOf
 from sweep.study import Asha, Study
+
+_RISEN = 0.9  # of its final value: from here on a radius counts as risen
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,13 @@ def preview(study: Study) -> Preview:
     """Work the plan out. Data that cannot be read are a doubt, not an error: the machine that runs may have them."""
     doubts: list[str] = []
     configs = [study.trial_config(config, 0) for config in study.space.corners()]
+    enqueued = [study.trial_config(study.enqueued_point(given), 0) for given in study.enqueue]
     splits = _splits(configs[0], doubts)
     sizes = (len(splits.train), len(splits.validation)) if splits else None
-    branches = _costliest([_branch(study, config, sizes or (1, 0)) for config in configs])
+    branches = _costliest([_branch(study, config, sizes or (1, 0)) for config in [*configs, *enqueued]])
     rungs = _rungs(study.early_stopping, branches, sizes) if study.early_stopping else []
     doubts += _doubts(study, branches, rungs)
+    doubts += sorted({text for config in configs for text in _early(_name(study, config), config, rungs)})
     return Preview(sizes, branches, rungs, doubts)
 
 
@@ -125,16 +130,6 @@ def _rungs(rule: Asha, branches: list[Branch], sizes: tuple[int, int] | None) ->
 
 def _doubts(study: Study, branches: list[Branch], rungs: list[Rung]) -> list[str]:
     doubts = []
-    for branch in branches:
-        drop = branch.config.learning_rate_schedule.first_sharp_drop()
-        early = [
-            rung for rung in rungs if drop and rung.epochs.get(branch.name, math.inf) <= drop * branch.config.epochs
-        ]
-        if early:
-            doubts.append(
-                f"early_stopping: {branch.name} is judged at epoch {early[0].epochs[branch.name]}, before its learning "
-                f"rate first drops (epoch {drop * branch.config.epochs:.0f}); ranks before say little about the end"
-            )
     if study.early_stopping and not rungs:
         doubts.append(
             "early_stopping: no branch reaches the first rung before its last epoch, so nothing is ever stopped"
@@ -149,6 +144,26 @@ def _doubts(study: Study, branches: list[Branch], rungs: list[Rung]) -> list[str
         doubts.append(
             f"budget: {len(study.enqueue)} configurations are enqueued, and only {study.budget.trials} are tried"
         )
+    return doubts
+
+
+def _early(name: str, config: TrialConfig, rungs: list[Rung]) -> list[str]:
+    """Why the first rung that this branch meets may say little about its end."""
+    first = min((rung.epochs[name] for rung in rungs if name in rung.epochs), default=None)
+    if first is None:
+        return []
+    doubts = []
+    drop = config.learning_rate_schedule.first_sharp_drop()
+    if drop and first <= drop * config.epochs:
+        when = f"before its learning rate first drops (epoch {drop * config.epochs:.0f})"
+        doubts.append(
+            f"early_stopping: {name} is judged at epoch {first}, {when}; ranks before say little about the end"
+        )
+    reached = config.defense.epsilon_at(Clock(first, config.epochs), ())
+    full = config.defense.epsilon_at(Clock(config.epochs, config.epochs), ())
+    if reached < _RISEN * full:
+        how = f"with some schedules before its radius has risen to {_RISEN:.0%}"
+        doubts.append(f"early_stopping: {name} is judged at epoch {first}, {how}, against trials at their full radius")
     return doubts
 
 

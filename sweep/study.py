@@ -137,6 +137,11 @@ class Study(Record):
                     lines += explained(cls, further)
             raise ValidationError.from_exception_data(cls.__name__, lines) from None
 
+    def enqueued_point(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """An enqueued configuration as a point of the space; what it leaves open is at its domain's first value."""
+        parameters, replacements = self.space.constrain(given)
+        return merged(self.space.resolve(partial(_fixed_or_first, parameters)), replacements)
+
     def trial_config(self, config: dict[str, Any], number: int) -> TrialConfig:
         """The whole configuration of trial `number`, whose point in the space is `config`."""
         return validated(TrialConfig, self._completed(config, number), f"trial {number}")
@@ -216,7 +221,9 @@ def _unusable_sampler(study: Study) -> list[str]:
         )
     if study.sampler == "cma_es":
         kinds = [name for name, domain in domains.items() if isinstance(domain, Choice | OneOf)]
-        mistakes = [f"sampler: cma_es searches numbers only, and {', '.join(kinds)} hold choices; use tpe"] if kinds else []
+        mistakes = (
+            [f"sampler: cma_es searches numbers only, and {', '.join(kinds)} hold choices; use tpe"] if kinds else []
+        )
         if len(study.objective) > 1 or study.objective[0].subject_to:
             mistakes.append("sampler: cma_es seeks one goal without bounds on other metrics; use tpe, gp or nsga2")
         return mistakes
@@ -236,14 +243,13 @@ def _unusable_enqueued(study: Study, known: Sequence[str]) -> list[str]:
     mistakes = []
     for number, given in enumerate(study.enqueue):
         try:
-            parameters, replacements = study.space.constrain(given)
+            _, replacements = study.space.constrain(given)
         except ValueError as error:
             mistakes.append(f"enqueue[{number}].{error}")
             continue
         refused = [key for key in ("threat_model", *DECIDED_BY_STUDY) if key in replacements]
         mistakes += [f"enqueue[{number}].{key}: fixed for the whole study" for key in refused]
-        config = study.space.resolve(partial(_fixed_or_first, parameters))
-        found = study.mistakes(merged(config, replacements))
+        found = study.mistakes(study.enqueued_point(given))
         mistakes += [f"enqueue[{number}].{text}" for text in found if text not in known]
     return mistakes
 

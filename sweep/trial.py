@@ -48,7 +48,7 @@ class Trial:
         self.results: list[EpochResult] = []
         self.best: EpochResult | None = None
         self.best_weights: dict[str, Tensor] = {}
-        self._saved = 0.0
+        self._saved = time.monotonic()
         if folder is not None:
             self._begin(folder)
 

@@ -105,6 +105,11 @@ def test_there_is_no_checkpoint(tmp_path: Path) -> None:
         load_weights(tmp_path / "absent.safetensors")
 
 
+def test_a_checkpoint_that_cannot_be_opened_is_not_said_to_be_damaged(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="cannot be opened: Is a directory"):
+        load(tmp_path)
+
+
 class Payload:
     def __init__(self, path: Path) -> None:
         self.path = path

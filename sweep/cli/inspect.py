@@ -90,7 +90,8 @@ def ui(
             raise StudyError(f"no study in {studies}/ has an MLflow store; `sweep run` makes one")
         study = found[-1].parent.name
     folder = StudyFolder.find(studies, study)
-    typer.echo(f"MLflow on {folder.path}: http://{host}:{port} (Ctrl-C ends it)")
+    page = "#/experiments/1/runs?workflowType=machine_learning"  # where the runs are; the first page is for other uses
+    typer.echo(f"MLflow on {folder.path} (Ctrl-C ends it): http://{host}:{port}/{page}")
     environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     server = [
         "server",

@@ -105,9 +105,9 @@ class Search:
         goes_on, rungs = True, dict[str, float]()
         if self.rungs and self.goal.metric in metrics:
             best = max(map(self.rungs.value, [*trial.reports.values(), metrics]))
-            if epoch < trial.config["epochs"]:
-                resource = {"epochs": epoch, **metrics}[self.rungs.rule.resource]
-                goes_on, rungs = self.rungs.judge(trial.number, resource, best)
+            resource = {"epochs": epoch, **metrics}[self.rungs.rule.resource]
+            goes_on, rungs = self.rungs.judge(trial.number, resource, best)
+            goes_on = goes_on or epoch >= trial.config["epochs"]  # trained to the end, it counts for those that follow
         decision = "continue" if goes_on else "stop"
         self._append("reported", trial=trial.number, epoch=epoch, metrics=metrics, rungs=rungs, decision=decision)
         return goes_on

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import socket
 import traceback
@@ -14,7 +13,6 @@ from typing import Any
 from sweep.configuration import TrialConfig
 from sweep.errors import Diverged
 from sweep.registry import validated
-from sweep.training import EpochResult
 from sweep.trial import Trial
 
 LONGEST_MESSAGE = 500  # characters of an error that go to the journal; the trial's folder keeps all of it
@@ -43,7 +41,6 @@ def messages(assignment: Assignment) -> Iterator[dict[str, Any]]:
         config = validated(TrialConfig, assignment.config, f"trial {assignment.number}")
         trial = Trial(config, Path(assignment.folder))
         for result in trial.run(assignment.reported):
-            _refuse_non_finite(result)
             yield origin | {"epoch": result.epoch, "metrics": result.metrics}
         yield origin | {"end": "completed", "final": trial.finish(), "error": None}
     except Diverged as error:
@@ -54,13 +51,6 @@ def messages(assignment: Assignment) -> Iterator[dict[str, Any]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8", errors="backslashreplace")
         yield origin | {"end": "failed", "final": None, "error": describe(error) | {"log": str(path)}}
-
-
-def _refuse_non_finite(result: EpochResult) -> None:
-    """An epoch's last step may leave a network whose figures are not numbers, after a loss that was one."""
-    names = [name for name, value in result.metrics.items() if not math.isfinite(value)]
-    if names:
-        raise Diverged(f"not finite after epoch {result.epoch}: {', '.join(names)}")
 
 
 def describe(error: BaseException) -> dict[str, str]:

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor, nn
 
@@ -117,6 +119,28 @@ def test_another_objective_replaces_the_attack_s_own() -> None:
         Linear(), GREY, ZERO, adversary(Linf(epsilon=0.1)), objective=lambda logits, _: logits[:, 0]
     )
     assert torch.allclose(away.flatten(), GREY.flatten() + 0.1 * WEIGHT[0].sign())
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    threat_model=st.sampled_from([Linf, L2]),
+    epsilon=st.floats(1e-3, 2),
+    num_steps=st.integers(1, 6),
+    relative_step_size=st.floats(0.1, 50),
+    random_start=st.sampled_from(["uniform", "gaussian", "none"]),
+    loss=st.sampled_from(["cross_entropy", "margin"]),
+    until_broken=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_whatever_its_settings_pgd_stays_in_the_ball_and_in_the_box(
+    threat_model: Any, epsilon: float, seed: int, until_broken: bool, **fields: Any
+) -> None:
+    ball = threat_model(epsilon=epsilon)
+    images = (2 * torch.rand(6, 1, 2, 2, generator=torch.Generator().manual_seed(seed)).double() - 0.5).clamp(0, 1)
+    labels = torch.tensor([0, 1] * 3)
+    points = PGD(**fields).perturb(Linear(), images, labels, adversary(ball, seed), until_broken=until_broken)
+    assert (ball.distance(points, images) <= epsilon + 1e-9).all()
+    assert ((points >= 0) & (points <= 1)).all()
 
 
 # --- until broken, restarts, neighbours: on a network with bends

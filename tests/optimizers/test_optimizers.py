@@ -129,6 +129,29 @@ def test_the_configured_learning_rate_is_the_first_one(kind: Any) -> None:
     assert stepper.values["learning_rate"].item() == 0.125
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ALL)
+def test_new_values_of_learning_rate_and_weight_decay_compile_nothing_anew(kind: Any) -> None:
+    from torch._dynamo import reset
+    from torch._dynamo.utils import counters
+
+    reset()
+    counters.clear()
+    model = network()
+    stepper = kind().build(model.parameters())
+    backward(model)
+    stepper.step()  # the first step makes the state
+    compiled: Any = torch.compile(stepper.step, backend="eager")
+    graphs = []
+    for value in (0.1, 0.02, 0.5):
+        stepper.set_learning_rate(value)
+        stepper.values["weight_decay"].fill_(value / 10)
+        compiled()
+        graphs.append(counters["stats"]["unique_graphs"])
+    assert graphs[0] > 0
+    assert graphs == [graphs[0]] * 3
+
+
 @pytest.mark.parametrize("kind", ALL)
 def test_every_hyperparameter_enters_the_step_as_a_tensor(kind: Any) -> None:
     stepper = kind().build(network().parameters())

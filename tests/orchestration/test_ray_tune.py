@@ -1,0 +1,176 @@
+"""Sweeps on a real Ray: two trials at once, processes that are killed at every level, and the same figures after all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_study import events, figures, tiny
+
+from sweep.configuration import TrialConfig
+from sweep.orchestration import in_process
+from sweep.orchestration.folder import StudyFolder
+from sweep.orchestration.search import opened
+from sweep.registry import validated
+from sweep.study import Asha, Budget, Resources, Study
+from sweep.trial import Trial
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(580)]
+
+RUN = """
+import sys
+from pathlib import Path
+from sweep.errors import SweepError
+from sweep.orchestration import ray_tune
+from sweep.orchestration.folder import StudyFolder
+from sweep.orchestration.search import opened
+
+try:
+    with opened(StudyFolder(Path(sys.argv[1]))) as search:
+        ray_tune.run(search)
+except SweepError as error:
+    sys.exit(str(error))
+"""
+PATIENCE = 250  # seconds for anything that a busy machine may take its time over
+Told = list[dict[str, Any]]
+
+
+def slow_tiny(**changes: Any) -> Study:
+    """Epochs long enough to be killed in."""
+    dataset = {"name": "digits", "train_size": 800, "validation_size": 300}
+    return tiny(concurrency=2, **{"space": {"dataset": dataset, "epochs": 5}, **changes})
+
+
+@pytest.fixture
+def ray_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Ray's sessions, in a folder whose name is short enough for its sockets."""
+    path = tempfile.mkdtemp(prefix="ray")
+    monkeypatch.setenv("RAY_TMPDIR", path)
+    yield
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def start(folder: Path) -> subprocess.Popen[str]:
+    """A driver with a session of its own, as a terminal would give it: a signal to its group is Ctrl-C."""
+    command = [sys.executable, "-c", RUN, str(folder)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+
+
+def wait_until(condition: Callable[[Told], bool], folder: Path, driver: subprocess.Popen[str]) -> Told:
+    deadline = time.monotonic() + PATIENCE
+    while not condition(told := events(folder)):
+        assert driver.poll() is None, f"the driver ended early: {driver.communicate()[0]}"
+        assert time.monotonic() < deadline, told
+        time.sleep(0.01)
+    return told
+
+
+def ends_well(driver: subprocess.Popen[str]) -> None:
+    output, _ = driver.communicate(timeout=PATIENCE)
+    assert driver.returncode == 0, output
+    assert "Traceback" not in output and "Error" not in output, output
+
+
+def epochs_of(told: Told, trial: int) -> list[int]:
+    return [event["epoch"] for event in told if event["event"] == "reported" and event["trial"] == trial]
+
+
+def check_that_nothing_is_doubled(told: Told, trials: int) -> None:
+    for kind in ("asked", "ended"):
+        assert sorted(event["trial"] for event in told if event["event"] == kind) == list(range(trials)), kind
+    reported = [(event["trial"], event["epoch"]) for event in told if event["event"] == "reported"]
+    assert len(reported) == len(set(reported))
+    attempts = [(event["trial"], event["attempt"]) for event in told if event["event"] == "started"]
+    assert len(attempts) == len(set(attempts))
+
+
+def test_two_at_once_early_stopping_and_a_worker_that_is_killed(tmp_path: Path, ray_folder: None) -> None:
+    good = {"defense": "standard", "optimizer": {"learning_rate": 0.1}}
+    hopeless = {"defense": "standard", "optimizer": {"learning_rate": 1e-3}}
+    study = slow_tiny(
+        budget=Budget(trials=5),
+        enqueue=[good, good, hopeless, hopeless, hopeless],
+        early_stopping=Asha(grace_period=2, reduction_factor=3),
+    )
+    folder = StudyFolder.create(tmp_path, study).path
+    driver = start(folder)
+    told = wait_until(lambda told: 2 in epochs_of(told, 0), folder, driver)
+    (first,) = [event for event in told if event["event"] == "started" and event["trial"] == 0]
+    assert "ended" not in [event["event"] for event in told if event.get("trial") == 0]
+    os.kill(first["pid"], signal.SIGKILL)
+    ends_well(driver)
+
+    told = events(folder)
+    check_that_nothing_is_doubled(told, 5)
+    ledger = StudyFolder(folder).ledger()
+    assert [trial.end for trial in ledger] == ["completed", "completed", "stopped", "stopped", "stopped"]
+    assert [trial.epoch for trial in ledger] == [5, 5, 2, 2, 2]
+    assert [trial.attempts for trial in ledger] == [2, 1, 1, 1, 1]
+    again = [event for event in told if event["event"] == "started" and event["trial"] == 0][1]
+    assert again["pid"] != first["pid"]
+    assert events(folder, "closed")[0]["reason"] == "finished"
+    # Two ran at once: both were asked before either ended.
+    order = [(event["event"], event.get("trial")) for event in told]
+    assert order.index(("asked", 1)) < min(order.index(("ended", 0)), order.index(("ended", 1)))
+    # The killed trial and the other one have the figures of the same configuration run alone.
+    for trial in ledger.ranked(study.objective[0]):
+        alone = Trial(validated(TrialConfig, trial.config, "trial"))
+        results = {result.epoch: result.metrics for result in alone.run()}
+        kept = figures(folder)[trial.number]
+        for epoch, metrics in kept["reports"].items():
+            assert metrics.items() <= results[epoch].items()
+        assert kept["final"] == alone.finish()
+
+
+def test_ctrl_c_then_a_killed_driver_and_still_every_figure_is_the_unbroken_ones(
+    tmp_path: Path, ray_folder: None
+) -> None:
+    study = slow_tiny(budget=Budget(trials=5))
+    folder = StudyFolder.create(tmp_path / "broken", study).path
+
+    driver = start(folder)
+    wait_until(lambda told: bool(epochs_of(told, 0)) and bool(epochs_of(told, 1)), folder, driver)
+    os.killpg(driver.pid, signal.SIGINT)
+    ends_well(driver)
+    told = events(folder)
+    assert told[-1]["event"] == "closed" and told[-1]["reason"] == "interrupted"
+    over = {event["trial"] for event in told if event["event"] == "ended"}
+    assert len(over) < 5
+
+    driver = start(folder)
+    before = len(told)
+    wait_until(lambda told: any(event["event"] == "reported" for event in told[before:]), folder, driver)
+    driver.kill()
+    driver.communicate()
+    told = events(folder)
+    assert told[-1]["event"] != "closed"
+
+    driver = start(folder)
+    ends_well(driver)
+    told = events(folder)
+    check_that_nothing_is_doubled(told, 5)
+    assert [event["session"] for event in told if event["event"] == "session"] == [1, 2, 3]
+    assert told[-1]["event"] == "closed" and told[-1]["reason"] == "finished"
+
+    unbroken = StudyFolder.create(tmp_path / "unbroken", study)
+    with opened(unbroken) as search:
+        in_process.run(search)
+    assert figures(folder) == figures(unbroken.path)
+
+
+def test_a_trial_that_this_machine_can_never_hold_is_refused(tmp_path: Path, ray_folder: None) -> None:
+    folder = StudyFolder.create(tmp_path, tiny(per_trial=Resources(cpus=512))).path
+    driver = start(folder)
+    output, _ = driver.communicate(timeout=PATIENCE)
+    assert driver.returncode == 1
+    assert "a trial needs 512 CPUs and 0 GPUs, and this machine has" in output and "lower per_trial" in output
+    assert [event["event"] for event in events(folder)] == ["session", "closed"]
