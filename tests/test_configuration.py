@@ -61,7 +61,9 @@ def test_any_change_changes_the_fingerprint(change: dict[str, Any]) -> None:
 
 
 def test_a_fingerprint_is_of_the_content_not_of_its_order() -> None:
-    assert fingerprint({"a": 1, "b": [1, 2]}) == fingerprint({"b": [1, 2], "a": 1}) != fingerprint({"a": 1, "b": [2, 1]})
+    assert (
+        fingerprint({"a": 1, "b": [1, 2]}) == fingerprint({"b": [1, 2], "a": 1}) != fingerprint({"a": 1, "b": [2, 1]})
+    )
     assert fingerprint({"a": 1}) == "015abd7f5cc5"  # sha256 of {"a":1}
     with pytest.raises(ValueError, match="JSON"):
         fingerprint(float("nan"))
@@ -79,7 +81,9 @@ def test_two_attacks_of_one_name_are_refused() -> None:
 def test_an_objective_that_no_trial_reports_is_refused() -> None:
     goal = {"metric": "validation/pgd_20/adversarial_accuracy", "subject_to": {"clean_accuracy": {"at_least": 0.9}}}
     first, second = mistakes(objective=[goal])
-    assert first.startswith("objective: no trial will report this: unknown metric 'validation/pgd_20/adversarial_accuracy'")
+    assert first.startswith(
+        "objective: no trial will report this: unknown metric 'validation/pgd_20/adversarial_accuracy'"
+    )
     assert "did you mean 'validation/pgd_10/adversarial_accuracy'?" in first
     assert "unknown metric 'clean_accuracy'" in second
 

@@ -52,7 +52,7 @@ def test_a_logarithmic_scale_begins_above_zero() -> None:
         lambda: Uniform("0", 1),  # type: ignore[arg-type]  # what a user may write
         lambda: Integer(0.5, 2),  # type: ignore[arg-type]  # what a user may write
         lambda: Uniform(0, 1, step=0.1),
-        lambda: Choice(),
+        Choice,
         lambda: Choice(1),
         lambda: Choice(3, 3),
         lambda: Choice(1, math.nan),
@@ -104,7 +104,7 @@ def test_domains_describe_themselves_in_words() -> None:
 
 
 def test_a_branch_cannot_hold_another_name_than_its_own() -> None:
-    with pytest.raises(ValidationError, match="branch 'pgd'.*cannot hold another, 'fgsm'"):
+    with pytest.raises(ValidationError, match=r"branch 'pgd'.*cannot hold another, 'fgsm'"):
         OneOf(pgd={"name": "fgsm"}, fgsm={})
     with pytest.raises(ValidationError, match="at least one branch"):
         OneOf()

@@ -130,6 +130,13 @@ def test_a_batch_does_not_depend_on_the_batch_before_it() -> None:
     assert not torch.equal(first[:BATCH], second[:BATCH])
 
 
+def test_batches_have_random_starts_of_their_own() -> None:
+    data = split(BATCH)
+    twice = Split(torch.cat([data.images] * 2), torch.cat([data.labels] * 2))
+    robust = evaluate(network(), twice, [PGD(num_steps=1, relative_step_size=0.2)], THREAT_MODEL, 0).robust["pgd_1"]
+    assert not torch.equal(robust[:BATCH], robust[BATCH:])
+
+
 def test_the_network_is_left_in_the_mode_that_it_was_in() -> None:
     model = network().train()
     evaluate(model, split(20), [FGSM()], THREAT_MODEL, seed=0)

@@ -1,4 +1,4 @@
-"""Search spaces: names by structure, `constrain` the inverse of `resolve`, corners that show every end in every branch."""
+"""Search spaces: names by structure, `constrain` the inverse of `resolve`, corners that show every end everywhere."""
 
 from __future__ import annotations
 
@@ -205,7 +205,8 @@ import json
 from sweep.search_space import *
 space = SearchSpace(
     epochs=30, b=Choice("x", "y"), a=Uniform(0, 1),
-    defense=OneOf(standard={}, trades=dict(beta=LogUniform(1, 10), attack=OneOf(pgd=dict(num_steps=Integer(1, 7)), fgsm={})),
+    defense=OneOf(standard={},
+                  trades=dict(beta=LogUniform(1, 10), attack=OneOf(pgd=dict(num_steps=Integer(1, 7)), fgsm={})),
                   hybrid=dict(rule=OneOf(fixed=dict(alpha=Uniform(0, 1)), ratio={}))),
 )
 print(json.dumps([list(space.corners()), list(space.domains()), space.model_dump(mode="json")]))
@@ -239,7 +240,10 @@ def test_a_partial_configuration_may_name_a_branch_in_short() -> None:
         ({"defense": {"beta": 3.0}}, "defense: unknown branch 'None'"),
         ({"defense": 3}, r"defense: 3 names no branch \(allowed: standard, trades, hybrid\)"),
         ({"defense": {"name": ["trades"]}}, r"defense: unknown branch '\['trades'\]'"),
-        ({"defense": {"name": "trades", "beta": 20}}, "defense.trades.beta: 20 is not in the space .1 to 10, log scale"),
+        (
+            {"defense": {"name": "trades", "beta": 20}},
+            "defense.trades.beta: 20 is not in the space .1 to 10, log scale",
+        ),
         ({"defense": {"name": "trades", "attack": {"name": "pgd", "num_steps": 4}}}, r"num_steps: 4 .*\(3, 7\)"),
         ({"optimizer": {"learning_rate": "fast"}}, "optimizer.learning_rate: 'fast' is not in the space"),
     ],

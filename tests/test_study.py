@@ -95,9 +95,10 @@ def test_json_and_back_is_the_same_study() -> None:
 
 def test_the_budget_and_the_text_may_change_and_nothing_else() -> None:
     first = study_from(valid(), "x").fingerprint
-    for change in ({"budget": Budget(trials=60)}, {"description": "a better one"}):
+    allowed: list[dict[str, Any]] = [{"budget": Budget(trials=60)}, {"description": "a better one"}]
+    for change in allowed:
         assert study_from(changed(**change), "x").fingerprint == first, change
-    for change in (
+    others: list[dict[str, Any]] = [
         {"name": "other"},
         {"seed": 1},
         {"sampler": "random"},
@@ -106,7 +107,8 @@ def test_the_budget_and_the_text_may_change_and_nothing_else() -> None:
         {"enqueue": []},
         {"startup_trials": 3},
         {"select": "last"},
-    ):
+    ]
+    for change in others:
         assert study_from(changed(**change), "x").fingerprint != first, change
     assert study_from(space(epochs=4), "x").fingerprint != first
 
@@ -117,7 +119,10 @@ EACH: list[tuple[dict[str, Any], list[str]]] = [
         {**space(defense=OneOf(standard={}, tardes={"beta": Uniform(1, 2)})), "enqueue": []},
         ["space.defense: unknown defense 'tardes'; did you mean 'trades'?"],
     ),
-    (space(model={"name": "small_cnn", "widht": 3}), ["space.model.widht: unknown parameter 'widht'; did you mean 'width'?"]),
+    (
+        space(model={"name": "small_cnn", "widht": 3}),
+        ["space.model.widht: unknown parameter 'widht'; did you mean 'width'?"],
+    ),
     (
         space(defense=OneOf(standard={}, trades={"epsilon": 0.1, "bate": Uniform(1, 2)})),
         ["space.defense.bate: unknown parameter 'bate'; did you mean 'beta'?"],
@@ -139,12 +144,18 @@ EACH: list[tuple[dict[str, Any], list[str]]] = [
         ["space.epochs: must be a valid integer, got 1.0", "space.epochs: must be a valid integer, got 3.5"],
     ),
     (space(batch_sise=64), ["space.batch_sise: unknown parameter 'batch_sise'; did you mean 'batch_size'?"]),
-    (space(seed=Integer(0, 3), select="best"), ["space.seed: set for the whole study, as Study(seed=", "space.select: "]),
+    (
+        space(seed=Integer(0, 3), select="best"),
+        ["space.seed: set for the whole study, as Study(seed=", "space.select: "],
+    ),
     (
         space(threat_model={"name": "linf", "epsilon": Uniform(0.1, 0.2)}),
         ["space.threat_model.epsilon: the threat model is what every trial is judged by and cannot be searched"],
     ),
-    (space(threat_model=OneOf(linf={"epsilon": 0.1}, l2={"epsilon": 1.0})), ["space.threat_model: the threat model is"]),
+    (
+        space(threat_model=OneOf(linf={"epsilon": 0.1}, l2={"epsilon": 1.0})),
+        ["space.threat_model: the threat model is"],
+    ),
     (
         changed(objective=Maximize("validation/pgd_20/adversarial_accuracy")),
         ["objective: no trial will report this: unknown metric", f"did you mean '{ROBUST}'?"],
@@ -155,13 +166,22 @@ EACH: list[tuple[dict[str, Any], list[str]]] = [
     ),
     (changed(objective=[]), ["objective: "]),
     (changed(search_attack="pdg"), ["search_attack: unknown attack 'pdg'; did you mean 'pgd'?"]),
-    (changed(search_attack={"name": "pgd", "num_steps": 0}), ["search_attack.num_steps: must be greater than or equal to 1"]),
+    (
+        changed(search_attack={"name": "pgd", "num_steps": 0}),
+        ["search_attack.num_steps: must be greater than or equal to 1"],
+    ),
     (changed(final_attacks=["carlini_l2"]), ["carlini_l2 means nothing under linf"]),
     (changed(final_attacks=["pgd"]), ["two attacks would both report as 'pgd_10'"]),
-    (changed(sampler="grid"), ["sampler: a grid needs finite domains, and ", "optimizer.learning_rate", "defense.trades.beta"]),
+    (
+        changed(sampler="grid"),
+        ["sampler: a grid needs finite domains, and ", "optimizer.learning_rate", "defense.trades.beta"],
+    ),
     (
         changed(sampler="cma_es"),
-        ["sampler: cma_es searches numbers only, and model.width, defense hold choices", "sampler: cma_es seeks one goal"],
+        [
+            "sampler: cma_es searches numbers only, and model.width, defense hold choices",
+            "sampler: cma_es seeks one goal",
+        ],
     ),
     (changed(sampler="bayes"), ["sampler: must be 'tpe', 'gp', 'nsga2', 'random', 'grid' or 'cma_es', got 'bayes'"]),
     (changed(budget={"trials": 0}), ["budget.trials: must be greater than or equal to 1, got 0"]),
@@ -171,7 +191,10 @@ EACH: list[tuple[dict[str, Any], list[str]]] = [
     (changed(nmae="x"), ["nmae: unknown parameter 'nmae'; did you mean 'name'?"]),
     (changed(per_trial={"cpus": 0}), ["per_trial.cpus: must be greater than or equal to 1, got 0"]),
     (changed(per_trial={"gpus": 1.5}), ["per_trial: gpus: a fraction of one, or a whole number, but got 1.5"]),
-    (changed(early_stopping={"grace_period": 0}), ["early_stopping.grace_period: must be greater than or equal to 1, got 0"]),
+    (
+        changed(early_stopping={"grace_period": 0}),
+        ["early_stopping.grace_period: must be greater than or equal to 1, got 0"],
+    ),
     (
         changed(enqueue=[{}, {"defense": {"name": "trades", "beta": 11}}]),
         ["enqueue[1].defense.trades.beta: 11 is not in the space (1 to 10, log scale)"],
@@ -231,9 +254,10 @@ def test_all_of_them_come_at_once() -> None:
 
 
 def test_a_mistake_in_a_field_hides_none_across_fields() -> None:
-    for wrong in ({"name": "A"}, {"budget": {}}, {"per_trial": 3}, {"seed": -1}, {"startup_trials": 0}):
-        found = mistakes(changed(final_attacks=["carlini_l2"], **wrong))
-        assert len(found) == 2 and "carlini_l2 means nothing under linf" in found[1], (wrong, found)
+    wrong: dict[str, Any] = {"name": "A", "budget": {}, "per_trial": 3, "seed": -1, "startup_trials": 0}
+    for key, value in wrong.items():
+        found = mistakes(changed(**{"final_attacks": ["carlini_l2"], key: value}))
+        assert len(found) == 2 and "carlini_l2 means nothing under linf" in found[1], (key, found)
     found = mistakes(changed(sampler="cma_es", objective=3))
     assert len(found) == 2 and found[1].startswith("sampler: cma_es")
     (only,) = mistakes(changed(search_attack="pdg"))  # and no complaint that nothing reports as pgd_10
@@ -258,9 +282,15 @@ def test_every_point_becomes_a_trial_with_its_own_seed_and_the_studys_judge() ->
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-3, 300) | st.floats() | st.sampled_from(["", "pgd", "x", "uniform", "tree"]),
-    lambda inner: st.lists(inner, max_size=2)
-    | st.dictionaries(st.sampled_from(["name", "domain", "low", "branches", "tree", "x"]), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 300)
+    | st.floats()
+    | st.sampled_from(["", "pgd", "x", "uniform", "tree"]),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.sampled_from(["name", "domain", "low", "branches", "tree", "x"]), inner, max_size=3)
+    ),
     max_leaves=4,
 )
 WRITTEN: dict[str, Any] = study_from(valid(), "x").to_json()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from sweep.attacks import Adversary
 from sweep.attacks.fgsm import FGSM
@@ -18,8 +19,10 @@ from sweep.defenses import Clock, Defense
 from sweep.errors import Diverged
 from sweep.evaluation import measure
 from sweep.figures import metric_names, refuse_non_finite
+from sweep.models.network import Network
+from sweep.optimizers.sgd import SGD
 from sweep.registry import KINDS, validated
-from sweep.seeding import generator
+from sweep.seeding import generator, layer_randomness
 from sweep.training import Plan, State, _adversarial_copy, _augmented, train
 from sweep.trial import Trial
 
@@ -210,6 +213,25 @@ def test_an_augmented_pair_stays_a_pair() -> None:
     assert copies is not None
     assert torch.equal(images, augment(pixels[rows], "crop_flip", generator(0)))
     assert torch.equal(copies, augment(1 - pixels[rows], "crop_flip", generator(0)))
+
+
+# --- layers that draw
+
+
+def test_dropout_draws_from_the_trial_s_seed_and_not_from_the_global_stream() -> None:
+    def weights(share: float) -> Tensor:
+        with layer_randomness(0, "test"):
+            core = nn.Sequential(nn.Flatten(), nn.Dropout(share), nn.Linear(64, 10))
+        network = Network(core, [0.3], [0.4])
+        optimizer = SGD().build(network.parameters())
+        list(train(replace(plan(), network=network, optimizer=optimizer), State()))
+        return network.state_dict()["core.2.weight"]
+
+    torch.manual_seed(1)
+    first = weights(0.5)
+    torch.manual_seed(2)
+    assert torch.equal(weights(0.5), first)
+    assert not torch.equal(weights(0.0), first)
 
 
 # --- what diverges

@@ -7,10 +7,11 @@ from sweep.orchestration.worker import messages
 
 
 def run(search: Search) -> None:
-    """Run until no further trial begins."""
-    while (assignment := search.ask()) is not None:
-        for position, message in enumerate(messages(assignment)):
-            if position == 0:
-                search.started(assignment.number, message["node"], message["pid"])
-            if not search.hear(message):
-                break
+    """Run until no further trial begins. To be called from the main thread, which alone hears of Ctrl-C."""
+    with search.graceful():
+        while (assignment := search.ask()) is not None:
+            for position, message in enumerate(messages(assignment)):
+                if position == 0:
+                    search.started(assignment.number, message["node"], message["pid"])
+                if not search.hear(message):
+                    break

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -175,7 +174,7 @@ class EarlyStoppingAdaptor(FIFOScheduler):  # type: ignore[misc]  # ray has no t
 
 def run(search: Search, address: str | None = None) -> None:
     """Run until no further trial begins, on this machine or on the Ray cluster at `address`."""
-    with _cluster(address), _graceful(search), tempfile.TemporaryDirectory(prefix="sweep-tune-") as scratch:
+    with _cluster(address), search.graceful(), tempfile.TemporaryDirectory(prefix="sweep-tune-") as scratch:
         bridge = Bridge(search)
         per_trial = search.study.per_trial
         resources = tune.PlacementGroupFactory([{"CPU": per_trial.cpus, "GPU": per_trial.gpus}])
@@ -219,23 +218,6 @@ def _cluster(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-@contextmanager
-def _graceful(search: Search) -> Iterator[None]:
-    """The first Ctrl-C (or SIGTERM) lets every running trial finish its epoch and save; the second one ends at once."""
-
-    def stop(number: int, frame: Any) -> None:
-        if search.interrupted:
-            raise KeyboardInterrupt
-        search.interrupted = True
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _capacity(per_trial: Resources, may_grow: bool) -> int:

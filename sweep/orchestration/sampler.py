@@ -76,18 +76,23 @@ class Sampler:
         self.optuna.tell(trial.number, values, state)
 
     def _restore(self, trial: TrialRecord) -> None:
-        """Begin as `ask` left it, then end it as `tell` does: so what is rebuilt is what was."""
-        distributions = {name: distribution(self._domains[name]) for name in trial.params}
+        """What `ask` and `tell` would have left, in one write: they take one for each report."""
+        objective = self.study.objective
+        state, values = _outcome(trial, objective) if trial.end else (TrialState.RUNNING, None)
+        intermediate = _intermediate(trial, objective) if trial.end else {}
+        if state == TrialState.PRUNED and intermediate:
+            values = [intermediate[max(intermediate)]]  # as Optuna values a trial that it is told was pruned
         self.optuna.add_trial(
             create_trial(
-                state=TrialState.RUNNING,
+                state=state,
+                values=values,
                 params=trial.params,
-                distributions=distributions,
+                distributions={name: distribution(self._domains[name]) for name in trial.params},
                 system_attrs=dict(trial.attributes),
+                intermediate_values=intermediate,
+                constraints=_violations(trial, objective) if trial.end else None,
             )
         )
-        if trial.end:
-            self.tell(trial)
 
 
 def make_sampler(study: Study, number: int) -> BaseSampler:

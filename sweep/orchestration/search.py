@@ -13,6 +13,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from os import getpid
+from signal import SIGINT, SIGTERM, signal
 from socket import gethostname
 from typing import Any
 
@@ -43,18 +44,18 @@ class Search:
             self._apply(event)
         self.restored = self.ledger.counts()
         self.sampler = Sampler(self.study, folder.path, self.ledger)
-        self._append("session", session=self.ledger.sessions + 1, host=gethostname(), pid=getpid(), versions=versions())
-        for trial in self.ledger.in_flight:
-            if trial.is_condemned:  # the last session was killed between the verdict and the end
-                self._end(trial, "stopped")
         self._waiting = self.ledger.in_flight
+        self._append("session", session=self.ledger.sessions + 1, host=gethostname(), pid=getpid(), versions=versions())
 
     def ask(self) -> Assignment | None:
         """A trial to run: first those that were in flight when this session began, then new ones within the budget."""
         if self.interrupted:
             return None
-        if self._waiting:
-            return self._assignment(self._waiting.pop(0))
+        while self._waiting:
+            trial = self._waiting.pop(0)
+            if not trial.is_condemned:
+                return self._assignment(trial)
+            self._end(trial, "stopped")  # the last session was killed between the verdict and the end
         if self._is_spent():
             return None
         number = len(self.ledger.trials)
@@ -94,6 +95,22 @@ class Search:
         reason = "finished" if self._is_spent() and not self.ledger.in_flight else "interrupted"
         self._append("closed", reason=reason)
         self._journal.close()
+
+    @contextmanager
+    def graceful(self) -> Iterator[None]:
+        """The first Ctrl-C (or SIGTERM) lets running trials finish their epoch and save; the second ends at once."""
+
+        def stop(number: int, frame: Any) -> None:
+            if self.interrupted:
+                raise KeyboardInterrupt
+            self.interrupted = True
+
+        before = {number: signal(number, stop) for number in (SIGINT, SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal(number, handler)
 
     @property
     def cut(self) -> str | None:

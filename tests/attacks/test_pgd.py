@@ -61,6 +61,11 @@ def test_fgsm_stops_at_the_box() -> None:
     assert torch.allclose(moved, torch.tensor([0.0, 1.0, 0.0, 1.0], dtype=torch.float64))
 
 
+def test_fgsm_s_step_is_a_multiple_of_epsilon() -> None:
+    moved = attacked(FGSM(relative_step_size=0.5), Linf(epsilon=0.1))
+    assert torch.allclose(moved, GREY.flatten() + 0.05 * SLOPE.sign())
+
+
 def test_a_long_fgsm_step_is_brought_back_into_the_ball() -> None:
     assert torch.equal(attacked(FGSM(relative_step_size=4.0), Linf(epsilon=0.1)), attacked(FGSM(), Linf(epsilon=0.1)))
 
@@ -204,6 +209,28 @@ def test_restarts_never_raise_accuracy_and_sometimes_lower_it(until_broken: bool
         broken.append(misclassified(network, points, labels))
     assert bool((broken[0] <= broken[1]).all()) and bool((broken[1] <= broken[2]).all())
     assert broken[2].sum() > broken[0].sum()
+
+
+def test_a_success_of_any_restart_counts_whatever_is_raised() -> None:
+    """Here what is raised says nothing of what breaks, so a broken restart need not be the one with the highest loss."""
+    network, (images, labels), against = bent(), batch(60), adversary(Linf(epsilon=0.05))
+    broken = torch.zeros(60, dtype=torch.bool)
+    for _ in range(6):
+        start = against.threat_model.random_start(images, against.epsilon, against.generator)
+        _, gradient = input_gradient(network, start, labels, lambda logits, _: logits[:, 0])
+        end = against.threat_model.project(start + 0.125 * gradient.sign(), images, against.epsilon)
+        broken |= misclassified(network, start, labels) | misclassified(network, end, labels)
+    attack = PGD(num_steps=1, num_restarts=6)
+    points = attack.perturb(
+        network,
+        images,
+        labels,
+        adversary(Linf(epsilon=0.05)),
+        objective=lambda logits, _: logits[:, 0],
+        until_broken=True,
+    )
+    assert torch.equal(misclassified(network, points, labels), broken)
+    assert 5 < broken.sum() < 55
 
 
 @pytest.mark.parametrize("until_broken", [True, False])

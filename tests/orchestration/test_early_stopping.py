@@ -26,8 +26,8 @@ def test_rungs_lie_at_powers_of_the_reduction_factor() -> None:
     assert list(islice(rungs(60_000, 4).levels(), 3)) == [60_000, 240_000, 960_000]
 
 
-# At one rung, one after another, with a reduction factor of 3: trial, its value, the values there sorted, and whether it
-# goes on: the first two always, then the best floor(n / 3) of n.
+# At one rung, one trial after another, with a reduction factor of 3: a value, and whether that trial goes on. The first
+# two always do, then the best floor(n / 3) of the n that came.
 BY_HAND = [
     (0.30, True),  # 1 value
     (0.10, True),  # 2 values

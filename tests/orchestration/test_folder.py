@@ -57,7 +57,7 @@ def test_it_is_whole_before_anything_runs(tmp_path: Path) -> None:
 
 def test_a_folder_in_use_is_refused_with_the_remedy(tmp_path: Path) -> None:
     StudyFolder.create(tmp_path, tiny())
-    with pytest.raises(StudyError, match="holds this very study: `sweep resume tiny` goes on with it; .*another name"):
+    with pytest.raises(StudyError, match=r"holds this very study: `sweep resume tiny` goes on with it; .*another name"):
         StudyFolder.create(tmp_path, tiny())
     with pytest.raises(StudyError, match="holds another study"):
         StudyFolder.create(tmp_path, tiny(seed=5))
@@ -67,13 +67,13 @@ def test_a_journal_without_its_study_is_refused(tmp_path: Path) -> None:
     folder = StudyFolder.create(tmp_path, tiny())
     Journal(folder.journal).close()
     (folder.path / "study.json").unlink()
-    with pytest.raises(StudyError, match="a journal but no study.json"):
+    with pytest.raises(StudyError, match=r"a journal but no study.json"):
         StudyFolder.create(tmp_path, tiny(seed=5))
 
 
 def test_a_study_that_is_not_there_names_the_nearest(tmp_path: Path) -> None:
     StudyFolder.create(tmp_path, tiny())
-    with pytest.raises(StudyError, match="unknown study 'tinny'; did you mean 'tiny'?"):
+    with pytest.raises(StudyError, match=r"unknown study 'tinny'; did you mean 'tiny'?"):
         StudyFolder.find(tmp_path, "tinny")
 
 

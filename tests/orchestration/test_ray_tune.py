@@ -1,4 +1,4 @@
-"""Sweeps on a real Ray: two trials at once, processes that are killed at every level, and the same figures after all."""
+"""Sweeps on a real Ray: two trials at once, processes that are killed at every level, and still the same figures."""
 
 from __future__ import annotations
 
@@ -62,7 +62,9 @@ def ray_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def start(folder: Path) -> subprocess.Popen[str]:
     """A driver with a session of its own, as a terminal would give it: a signal to its group is Ctrl-C."""
     command = [sys.executable, "-c", RUN, str(folder)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
 
 
 def wait_until(condition: Callable[[Told], bool], folder: Path, driver: subprocess.Popen[str]) -> Told:
@@ -74,10 +76,10 @@ def wait_until(condition: Callable[[Told], bool], folder: Path, driver: subproce
     return told
 
 
-def ends_well(driver: subprocess.Popen[str]) -> None:
+def ends_well(driver: subprocess.Popen[str], *, quietly: bool = True) -> None:
     output, _ = driver.communicate(timeout=PATIENCE)
     assert driver.returncode == 0, output
-    assert "Traceback" not in output and "Error" not in output, output
+    assert not quietly or not output, output
 
 
 def epochs_of(told: Told, trial: int) -> list[int]:
@@ -107,7 +109,7 @@ def test_two_at_once_early_stopping_and_a_worker_that_is_killed(tmp_path: Path, 
     (first,) = [event for event in told if event["event"] == "started" and event["trial"] == 0]
     assert "ended" not in [event["event"] for event in told if event.get("trial") == 0]
     os.kill(first["pid"], signal.SIGKILL)
-    ends_well(driver)
+    ends_well(driver, quietly=False)  # Ray tells of the dead process
 
     told = events(folder)
     check_that_nothing_is_doubled(told, 5)

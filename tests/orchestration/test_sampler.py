@@ -43,15 +43,21 @@ FINITE_SIZE = 3 * (1 + 2 * (1 + 2))
 
 def value_of(config: dict[str, Any]) -> float:
     """A synthetic accuracy: best at a learning rate of 0.05, and better with adversarial training."""
-    rate = config["optimizer"]["learning_rate"]
-    return max(0.0, 0.6 - 0.1 * abs(math.log10(rate / 0.05)) + 0.1 * (config["defense"]["name"] != "standard"))
+    rate: float = config["optimizer"]["learning_rate"]
+    bonus = 0.0 if config["defense"]["name"] == "standard" else 0.1
+    return max(0.0, 0.6 - 0.1 * abs(math.log10(rate / 0.05)) + bonus)
 
 
 def told(trial: TrialRecord, end: str = "completed") -> TrialRecord:
     """The trial after three epochs of a synthetic curve."""
     value = value_of(trial.config)
     curve = {
-        epoch: {METRIC: value - (3 - epoch) / 10, CLEAN: 0.95 - value / 2, LOSS: 1 - value, "gradient_evaluations": 100.0 * epoch}
+        epoch: {
+            METRIC: value - (3 - epoch) / 10,
+            CLEAN: 0.95 - value / 2,
+            LOSS: 1 - value,
+            "gradient_evaluations": 100.0 * epoch,
+        }
         for epoch in (1, 2, 3)
     }
     return ended(trial, end, curve if end != "failed" else {})
@@ -101,7 +107,11 @@ def study_for(sampler: str, **changes: Any) -> Study:
     return tiny(sampler=sampler, startup_trials=4, **{**STUDIES[sampler], **changes})
 
 
-@pytest.mark.parametrize("name", STUDIES)
+# gp fits a model at every proposal
+EVERY = [pytest.param(name, marks=[pytest.mark.slow] if name == "gp" else []) for name in STUDIES]
+
+
+@pytest.mark.parametrize("name", EVERY)
 def test_each_sampler_proposes_within_the_space_and_learns_every_end(name: str, tmp_path: Path) -> None:
     study = study_for(name)
     ends = ("completed", "completed", "stopped", "completed", "diverged", "completed", "failed")
@@ -127,6 +137,7 @@ def test_each_sampler_proposes_within_the_space_and_learns_every_end(name: str, 
         assert found.params == trial.params
 
 
+@pytest.mark.slow
 def test_tpe_leaves_chance_behind(tmp_path: Path) -> None:
     (tmp_path / "random").mkdir()
     trials = drive(Sampler(study_for("tpe"), tmp_path), 40)
@@ -156,7 +167,9 @@ def test_the_bounds_become_constraints_that_optuna_sees(tmp_path: Path) -> None:
     trials = drive(Sampler(study, tmp_path), 12, ("completed", "stopped", "diverged", "failed"))
     seen = trials_in(tmp_path)
     for trial, found in zip(trials, seen, strict=True):
-        expected = 0.7 - (0.95 - value_of(trial.config) / 2) if trial.reports else 1.0  # never measured: violated in full
+        expected = (
+            0.7 - (0.95 - value_of(trial.config) / 2) if trial.reports else 1.0
+        )  # never measured: violated in full
         assert found.constraints == {CLEAN: pytest.approx(expected)}
     storage = JournalStorage(JournalFileBackend(str(tmp_path / "optuna.log")))
     best = optuna.load_study(study_name="tiny", storage=storage).best_trial
@@ -193,7 +206,7 @@ def test_a_completed_trial_without_its_figure_is_told_as_failed(missing: dict[st
     assert trials_in(tmp_path)[0].state == TrialState.FAIL
 
 
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("name", EVERY)
 def test_rebuilt_from_the_ledger_it_is_the_same_study(name: str, tmp_path: Path) -> None:
     bounds = {} if name == "cma_es" else {CLEAN: AtLeast(0.7)}
     study = study_for(name, objective=Maximize(METRIC, subject_to=bounds), enqueue=[{}])

@@ -40,7 +40,15 @@ def reported(trial: int, epoch: int, accuracy: float, decision: str = "continue"
 
 def ended(trial: int, end: str, accuracy: float | None = None, time: float = 0.0) -> dict[str, Any]:
     best = None if accuracy is None else {"epoch": 2, "metrics": {"accuracy": accuracy, "clean": 0.9}}
-    return {"event": "ended", "time": time, "trial": trial, "end": end, "best": best, "final": {"f": 1.0}, "error": None}
+    return {
+        "event": "ended",
+        "time": time,
+        "trial": trial,
+        "end": end,
+        "best": best,
+        "final": {"f": 1.0},
+        "error": None,
+    }
 
 
 def ledger(*events: dict[str, Any]) -> Ledger:
