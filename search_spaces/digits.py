@@ -76,7 +76,7 @@ STUDY = Study(
             optimizer=dict(learning_rate=0.01, weight_decay=5e-4),
             epochs=50,
         ),
-        # The paper's algorithm, and each defense with its usual weight, trained within the radius that they are judged at.
+        # The paper's algorithm, and each defense with its usual weight, trained within the radius that is judged.
         dict(
             defense=dict(
                 name="hybrid",

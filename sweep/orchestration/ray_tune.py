@@ -26,6 +26,8 @@ SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",  # our own progress display
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray's own memory monitor ends Tune where it kills a worker; one that the system kills is restarted like any other.
+    "RAY_memory_monitor_refresh_ms": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard cost 7 ms a trial and 500 MB of the driver
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that fails at once reports no metric
@@ -38,6 +40,7 @@ for name, value in SETTINGS.items():
 
 import ray  # noqa: E402
 from ray import tune  # noqa: E402
+from ray._private import ray_constants  # noqa: E402
 from ray.tune.experiment import Trial as TuneTrial  # noqa: E402
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
@@ -196,7 +199,8 @@ def run(search: Search, address: str | None = None) -> None:
                 failure_config=tune.FailureConfig(max_failures=RESTARTS),
             ),
         )
-        tuner.fit()
+        with _memory_explained():
+            tuner.fit()
     if bridge.failure:
         raise bridge.failure
 
@@ -204,12 +208,14 @@ def run(search: Search, address: str | None = None) -> None:
 @contextmanager
 def _cluster(address: str | None) -> Iterator[None]:
     """A connection to Ray: to the cluster at `address`, or to one that lives as long as the sweep, on loopback."""
-    data = os.environ.get("SWEEP_DATA_DIR")
-    if data:
-        os.environ["SWEEP_DATA_DIR"] = str(Path(data).resolve())  # workers stand in another folder
+    for name in ("SWEEP_DATA_DIR", "SWEEP_CACHE_DIR"):
+        if folder := os.environ.get(name):
+            os.environ[name] = str(Path(folder).expanduser().resolve())  # workers stand in another folder
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": True}
     if address is None:
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # a single node binds to 127.0.0.1 only
+        # A single node then binds to 127.0.0.1 only. Ray has read this at its import, before the address was known.
+        if os.environ.setdefault(ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, "0") == "0":
+            ray_constants.ENABLE_RAY_CLUSTER = False
         ray.init(num_cpus=os.cpu_count(), include_dashboard=False, **quiet)
     else:
         ray.init(address=address, **quiet)
@@ -218,6 +224,20 @@ def _cluster(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _memory_explained() -> Iterator[None]:
+    """Tune does not survive a worker that a cluster's memory monitor killed."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error.__cause__, ray.exceptions.OutOfMemoryError):
+            raise
+        raise StudyError(
+            "a node ran out of memory and Ray killed a trial, which ends Ray Tune: give trials more CPUs or set a lower "
+            "concurrency, or start the cluster's nodes with RAY_memory_monitor_refresh_ms=0; `sweep resume` goes on"
+        ) from error
 
 
 def _capacity(per_trial: Resources, may_grow: bool) -> int:

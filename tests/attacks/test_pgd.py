@@ -212,7 +212,7 @@ def test_restarts_never_raise_accuracy_and_sometimes_lower_it(until_broken: bool
 
 
 def test_a_success_of_any_restart_counts_whatever_is_raised() -> None:
-    """Here what is raised says nothing of what breaks, so a broken restart need not be the one with the highest loss."""
+    """Here what is raised says little of what breaks, so a broken restart need not be the one with the highest loss."""
     network, (images, labels), against = bent(), batch(60), adversary(Linf(epsilon=0.05))
     broken = torch.zeros(60, dtype=torch.bool)
     for _ in range(6):

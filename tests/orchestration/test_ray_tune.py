@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -14,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_study import events, figures, tiny
+from tiny_study import METRIC, events, figures, tiny
 
 from sweep.configuration import TrialConfig
+from sweep.errors import JournalError
 from sweep.orchestration import in_process
 from sweep.orchestration.folder import StudyFolder
 from sweep.orchestration.search import opened
@@ -120,6 +122,8 @@ def test_two_at_once_early_stopping_and_a_worker_that_is_killed(tmp_path: Path, 
     again = [event for event in told if event["event"] == "started" and event["trial"] == 0][1]
     assert again["pid"] != first["pid"]
     assert events(folder, "closed")[0]["reason"] == "finished"
+    (session,) = Path(os.environ["RAY_TMPDIR"], "ray").glob("session_2*")
+    assert json.loads((session / "node_ip_address.json").read_text()) == {"node_ip_address": "127.0.0.1"}
     # Two ran at once: both were asked before either ended.
     order = [(event["event"], event.get("trial")) for event in told]
     assert order.index(("asked", 1)) < min(order.index(("ended", 0)), order.index(("ended", 1)))
@@ -173,6 +177,25 @@ def test_a_trial_that_this_machine_can_never_hold_is_refused(tmp_path: Path, ray
     folder = StudyFolder.create(tmp_path, tiny(per_trial=Resources(cpus=512))).path
     driver = start(folder)
     output, _ = driver.communicate(timeout=PATIENCE)
-    assert driver.returncode == 1
+    assert driver.returncode == 1, output
     assert "a trial needs 512 CPUs and 0 GPUs, and this machine has" in output and "lower per_trial" in output
     assert [event["event"] for event in events(folder)] == ["session", "closed"]
+
+
+def test_what_goes_wrong_in_the_search_ends_the_sweep_in_order_and_is_told(tmp_path: Path) -> None:
+    """Tune would log it, take the trial for failed, and go on."""
+    from sweep.orchestration.ray_tune import Bridge
+
+    folder = StudyFolder.create(tmp_path, tiny())
+    with pytest.raises(JournalError, match="another process writes to it"), opened(folder) as search:
+        bridge = Bridge(search)
+        assert (bridge.ask("a") or {})["number"] == 0
+        with folder.journal.open("ab") as file:
+            file.write(b"not ours\n")
+        message = {"trial": 0, "node": "here", "pid": 1, "epoch": 1, "metrics": {METRIC: 0.5}}
+        assert bridge.hear({"message": json.dumps(message), "first": True, "last": False}) is False
+        assert isinstance(bridge.failure, JournalError)
+        assert bridge.ask("b") is None
+        bridge.died("a", None)
+        bridge.lost("a")
+        assert search.ledger.trials[0].end is None
