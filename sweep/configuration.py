@@ -23,6 +23,7 @@ from sweep.optimizers import NamedOptimizer
 from sweep.optimizers.sgd import SGD
 from sweep.registry import Record
 from sweep.schedules import NamedSchedule
+from sweep.schedules.adaptive import Adaptive
 from sweep.schedules.constant import Constant
 from sweep.threat_models import NamedThreatModel, ThreatModel
 
@@ -65,10 +66,14 @@ class TrialConfig(Record):
     def _is_coherent(self) -> TrialConfig:
         attacks = (*self.validation_attacks, *self.final_attacks)
         mistakes = [
-            *misjudged(self.threat_model, attacks),
+            *misjudged(self.threat_model, (*attacks, *self.defense.attacks)),
             *ambiguous(attacks),
             *unreported(self.objective, self.validation_attacks),
         ]
+        if isinstance(self.learning_rate_schedule, Adaptive):
+            mistakes.append(
+                "learning_rate_schedule: adaptive follows adversarial accuracies, and only epsilon may do so"
+            )
         if mistakes:
             raise ValueError("\n".join(mistakes))
         return self

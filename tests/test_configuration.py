@@ -70,7 +70,16 @@ def test_a_fingerprint_is_of_the_content_not_of_its_order() -> None:
 
 
 def test_an_attack_is_refused_where_it_means_nothing() -> None:
-    assert mistakes(final_attacks=["carlini_l2"]) == ["carlini_l2 means nothing under linf: it is judged under l2"]
+    said = ["carlini_l2 means nothing under linf: it is judged under l2"]
+    assert mistakes(final_attacks=["carlini_l2"]) == said
+    trained = {"name": "adversarial_training", "epsilon": 0.1, "attack": "carlini_l2"}
+    assert mistakes(defense=trained) == said
+    assert mistakes(defense={"name": "feature_squeezing", "training": trained}) == said
+    assert mistakes(defense={"name": "hybrid", "epsilon": 0.1, "alpha_attack": "carlini_l2"}) == said
+
+
+def test_a_learning_rate_cannot_follow_accuracies() -> None:
+    assert "only epsilon may" in mistakes(learning_rate_schedule={"name": "adaptive", "start": 0.1})[0]
 
 
 def test_two_attacks_of_one_name_are_refused() -> None:

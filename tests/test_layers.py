@@ -120,6 +120,12 @@ def test_imports_point_down() -> None:
     assert not upward, upward
 
 
+def test_every_folder_is_a_package() -> None:
+    """Setuptools leaves a folder without ``__init__.py`` out of the distribution."""
+    folders = {path.parent for path in PACKAGE.rglob("*.py")}
+    assert not [str(folder) for folder in folders if not (folder / "__init__.py").exists()]
+
+
 def test_every_place_in_the_order_is_taken_or_planned() -> None:
     folders = {module.split(".")[0] for module in modules()}
     assert {name for name in ORDER if name not in modules() and name not in folders} <= PLANNED

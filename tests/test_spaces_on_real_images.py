@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from sweep.configuration import TrialConfig
 from sweep.registry import validated
 from sweep.study import Study
-from sweep.trial import Trial, TrialConfig
+from sweep.trial import Trial
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("SWEEP_DATA_DIR") or ROOT.parent / "shared" / "data")
@@ -63,15 +64,12 @@ def test_a_space_starts_trains_and_checkpoints(
     monkeypatch.setenv("SWEEP_DATA_DIR", str(DATA))
     study: Study = runpy.run_path(str(ROOT / "search_spaces" / f"{space}.py"))["STUDY"]
     config = briefly(study, dataset, defense)
-    first = Trial(config, tmp_path)
-    epochs = first.run()
-    begun = next(epochs)
-    epochs.close()
+    begun = next(Trial(config, tmp_path).run())
     assert (tmp_path / "checkpoint.pt").exists()
     resumed = Trial(config, tmp_path)
     assert [result.epoch for result in resumed.run(reported=begun.epoch)] == [2]
     assert resumed.results[0] == begun
     figures = resumed.finish()
     assert 0 <= figures["validation/worst_case/adversarial_accuracy"] <= figures["validation/clean_accuracy"] <= 1
-    assert all(tensor.isfinite().all() for tensor in resumed.network.state_dict().values() if tensor.is_floating_point())
+    assert all(parameter.isfinite().all() for parameter in resumed.network.parameters())
     assert (tmp_path / "best.safetensors").exists()

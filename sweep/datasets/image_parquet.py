@@ -59,8 +59,8 @@ class ImageParquet(Dataset):
     split_column: str | None = Field(default=None, description="column of train that says which split a row belongs to")
     train_value: str | int | None = Field(default=None, description="what split_column holds in training rows")
     test_value: str | int | None = Field(default=None, description="what split_column holds in test rows")
-    image_column: str = "image"
-    label_column: str = "label"
+    image_column: str = Field(default="image", description="column of encoded images")
+    label_column: str = Field(default="label", description="column of labels, integers or texts")
     size: int | None = Field(
         default=None, ge=4, le=1024, description="height and width to resize to; null: all must agree"
     )

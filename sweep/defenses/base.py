@@ -87,6 +87,11 @@ class Defense(Component):
         """Forward and backward passes per training example and epoch (the cost in epoch-equivalents)."""
 
     @property
+    def attacks(self) -> tuple[Attack, ...]:
+        """The attacks that training uses."""
+        return ()
+
+    @property
     def refresh(self) -> Literal["batch", "epoch"]:
         """When adversarial examples are made."""
         return "batch"
@@ -135,6 +140,10 @@ class AttackedDefense(Defense):
     batch_norm: Literal["eval", "train"] = Field(
         "eval", description="mode of batch norm and dropout while examples are made (statistics never move)"
     )
+
+    @property
+    def attacks(self) -> tuple[Attack, ...]:
+        return (self.attack,)
 
     def epsilon_at(self, clock: Clock, accuracies: Sequence[float]) -> float:
         step = clock.step / clock.steps if self.epsilon_update == "step" else 0.0

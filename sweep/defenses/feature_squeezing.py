@@ -33,6 +33,10 @@ class FeatureSqueezing(Defense):
         return self.training.gradient_evaluations
 
     @property
+    def attacks(self) -> tuple[Attack, ...]:
+        return self.training.attacks
+
+    @property
     def refresh(self) -> Literal["batch", "epoch"]:
         return self.training.refresh
 

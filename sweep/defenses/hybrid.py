@@ -64,6 +64,10 @@ class Hybrid(AttackedDefense):
         return self.attack.gradient_evaluations + 2
 
     @property
+    def attacks(self) -> tuple[Attack, ...]:
+        return (self.attack, self.alpha_attack) if self.alpha_attack else (self.attack,)
+
+    @property
     def refresh(self) -> Literal["batch", "epoch"]:
         return self.examples
 

@@ -235,8 +235,8 @@ def _memory_explained() -> Iterator[None]:
         if not isinstance(error.__cause__, ray.exceptions.OutOfMemoryError):
             raise
         raise StudyError(
-            "a node ran out of memory and Ray killed a trial, which ends Ray Tune: give trials more CPUs or set a lower "
-            "concurrency, or start the cluster's nodes with RAY_memory_monitor_refresh_ms=0; `sweep resume` goes on"
+            "a node ran out of memory and Ray killed a trial, which ends Ray Tune: give trials more CPUs or set "
+            "concurrency lower, or start the nodes with RAY_memory_monitor_refresh_ms=0; `sweep resume` goes on"
         ) from error
 
 

@@ -127,7 +127,8 @@ class _Runs:
         best, final, error = event["best"] or {}, event["final"] or {}, event["error"] or {}
         metrics = _metrics(event, best.get("metrics", {}), best.get("epoch", 0), prefix="best/")
         metrics += _metrics(event, final, prefix="final/")
-        tags = {"end": event["end"], "validity": event.get("validity", "unchecked"), **{f"error.{name}": text for name, text in error.items()}}
+        tags = {"end": event["end"], "validity": event.get("validity", "unchecked")}
+        tags |= {f"error.{name}": text for name, text in error.items()}
         self._log(event, self._child(event), metrics=metrics, tags=tags)
         self._terminate(event, self._child(event), _STATUS[event["end"]])
 

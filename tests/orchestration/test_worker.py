@@ -53,7 +53,7 @@ def test_a_trial_broken_off_goes_on_and_ends_with_the_same_figures(tmp_path: Pat
 
 @pytest.mark.parametrize(("batch_size", "reason"), [(10, "the loss is not finite"), (200, "not finite in epoch")])
 def test_a_trial_that_diverges_says_so(batch_size: int, reason: str, tmp_path: Path) -> None:
-    """With one step an epoch, the step that breaks the network comes after the epoch's last loss, which was a number."""
+    """With one step an epoch, the step that breaks the network comes after its last loss, which was a number."""
     optimizer = {"name": "sgd", "learning_rate": 10.0, "weight_decay": 1.0}
     said = list(messages(assignment(tmp_path, optimizer=optimizer, batch_size=batch_size, epochs=100)))
     assert said[-1]["end"] == "diverged" and said[-1]["final"] is None

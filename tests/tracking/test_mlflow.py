@@ -135,7 +135,14 @@ def test_a_study_is_an_experiment_with_a_parent_and_its_trials(folder: Path) -> 
     child = shown.children[7]
     assert child.info.run_name == "trial 0007 hybrid"
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
-    wanted = {"defense": "hybrid", "origin": "sampler", "end": "completed", "node": "node-2", "attempt": "1"}
+    wanted = {
+        "defense": "hybrid",
+        "origin": "sampler",
+        "end": "completed",
+        "node": "node-2",
+        "attempt": "1",
+        "validity": "unchecked",
+    }
     assert wanted.items() <= child.data.tags.items()
     sweep.closed()
     Mirror(folder, local_uri(folder), "digits").sync()
