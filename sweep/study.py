@@ -247,10 +247,10 @@ def _unusable_enqueued(study: Study, known: Sequence[str]) -> list[str]:
         except ValueError as error:
             mistakes.append(f"enqueue[{number}].{error}")
             continue
-        refused = [key for key in ("threat_model", *DECIDED_BY_STUDY) if key in replacements]
+        refused = [key for key in ("dataset", "threat_model", *DECIDED_BY_STUDY) if key in replacements]
         mistakes += [f"enqueue[{number}].{key}: fixed for the whole study" for key in refused]
         found = study.mistakes(study.enqueued_point(given))
-        mistakes += [f"enqueue[{number}].{text}" for text in found if text not in known]
+        mistakes += [f"enqueue[{number}].{text.removeprefix('space.')}" for text in found if text not in known]
     return mistakes
 
 

@@ -114,7 +114,7 @@ def test_a_branchs_parameters_exist_only_inside_it() -> None:
     }
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(points())
 def test_constrain_is_the_inverse_of_resolve(point: tuple[SearchSpace, dict[str, Any], dict[str, Any]]) -> None:
     space, config, picked = point
@@ -124,7 +124,7 @@ def test_constrain_is_the_inverse_of_resolve(point: tuple[SearchSpace, dict[str,
     assert space.resolve(lambda name, _: parameters[name]) == config
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(points(), st.data())
 def test_replaced_constants_come_back_by_merging(
     point: tuple[SearchSpace, dict[str, Any], dict[str, Any]], data: st.DataObject
@@ -139,7 +139,7 @@ def test_replaced_constants_come_back_by_merging(
     assert parameters == picked
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(spaces)
 def test_json_and_back(space: SearchSpace) -> None:
     text = space.model_dump_json()
@@ -149,7 +149,7 @@ def test_json_and_back(space: SearchSpace) -> None:
     assert list(again.corners()) == list(space.corners())
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(spaces)
 def test_corners_show_every_end_of_every_domain_in_every_branch(space: SearchSpace) -> None:
     wanted = dict(domains_by_hand(space.tree))
@@ -190,7 +190,7 @@ def every_configuration(space: SearchSpace) -> list[dict[str, Any]]:
     return found
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=60)
 @given(spaces)
 def test_size_counts_the_configurations(space: SearchSpace) -> None:
     if any(isinstance(domain, Uniform | LogUniform) for domain in space.domains().values()):

@@ -117,9 +117,13 @@ class StudyFolder:
         with (self.path / "lock").open("a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
+            except BlockingIOError:
                 raise StudyError(
                     f"{self.path} is being run by {_owner(file) or 'another process'}; wait for it or stop it"
+                ) from None
+            except OSError as error:
+                raise StudyError(
+                    f"{self.path} is on a file system without locks ({error.strerror}): choose another --studies folder"
                 ) from None
             before = _owner(file)
             _write(file, json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}))

@@ -36,6 +36,7 @@ class Search:
         self.study = folder.study()
         self.goal = self.study.objective[0]
         self.interrupted = False
+        self.say: Callable[[str], None] = print
         self.ledger = Ledger()
         self.rungs = Rungs(self.study.early_stopping, self.goal) if self.study.early_stopping else None
         self._listener = listener
@@ -104,6 +105,7 @@ class Search:
             if self.interrupted:
                 raise KeyboardInterrupt
             self.interrupted = True
+            self.say("running trials finish their epoch and save; Ctrl-C again ends at once")
 
         before = {number: signal(number, stop) for number in (SIGINT, SIGTERM)}
         try:
@@ -183,6 +185,7 @@ def opened(
         if taken_over:
             say(taken_over)
         search = Search(folder, listener)
+        search.say = say
         if search.cut:
             say(search.cut)
         try:

@@ -76,6 +76,7 @@ def test_absent_files_that_cannot_be_downloaded_say_what_to_do(data: Path) -> No
         (gzip.compress(b"\x00\x00\x0d\x03" + bytes(100)), "not an idx file of bytes in 3 dimensions"),
         (gzip.compress(b"\x00\x00\x08\x03" + struct.pack(">3i", 20, 28, 28) + bytes(9)), "and holds 9"),
     ],
+    ids=["plain", "cut", "not idx", "short"],
 )
 def test_a_damaged_file_is_named(data: Path, content: bytes, sentence: str) -> None:
     images = data / "mnist" / "t10k-images-idx3-ubyte.gz"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -79,10 +80,11 @@ def wait_until(condition: Callable[[Told], bool], folder: Path, driver: subproce
     return told
 
 
-def ends_well(driver: subprocess.Popen[str], *, quietly: bool = True) -> None:
+def ends_well(driver: subprocess.Popen[str], saying: str = "") -> None:
+    """It exits with 0, having said just this (a regular expression)."""
     output, _ = driver.communicate(timeout=PATIENCE)
     assert driver.returncode == 0, output
-    assert not quietly or not output, output
+    assert re.fullmatch(saying, output, re.DOTALL), output
 
 
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}  # as /proc writes it
@@ -136,7 +138,7 @@ def test_two_at_once_early_stopping_and_a_worker_that_is_killed(tmp_path: Path, 
     addresses = listening()
     assert addresses and addresses <= LOOPBACK, addresses
     os.kill(first["pid"], signal.SIGKILL)
-    ends_well(driver, quietly=False)  # Ray tells of the dead process
+    ends_well(driver, saying=".*")  # Ray tells of the dead process, at length
 
     told = events(folder)
     check_that_nothing_is_doubled(told, 5)
@@ -183,8 +185,9 @@ def test_ctrl_c_then_a_killed_driver_and_still_every_figure_is_the_unbroken_ones
     told = events(folder)
     assert told[-1]["event"] != "closed"
 
+    dead = driver.pid
     driver = start(folder)
-    ends_well(driver)
+    ends_well(driver, saying=rf"took over the lock of process {dead} on .*, which is gone\n")
     told = events(folder)
     check_that_nothing_is_doubled(told, 5)
     assert [event["session"] for event in told if event["event"] == "session"] == [1, 2, 3]

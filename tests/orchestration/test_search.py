@@ -4,63 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_study import METRIC, events, tiny
+from tiny_study import METRIC, asked, complete, cut, events, finish, report, searching, tiny, told
 
 from sweep.domains import Choice, Integer, Uniform
 from sweep.errors import StudyError
 from sweep.orchestration.folder import StudyFolder
-from sweep.orchestration.search import Search, opened
-from sweep.orchestration.worker import Assignment, messages
+from sweep.orchestration.search import opened
+from sweep.orchestration.worker import messages
 from sweep.search_space import OneOf
-from sweep.study import Asha, Budget, Study
+from sweep.study import Asha, Budget
 
 PLAIN = {"defense": "standard", "optimizer": {"name": "sgd", "learning_rate": 0.1}}
-
-
-@contextmanager
-def searching(root: Path, study: Study | None = None) -> Iterator[Search]:
-    """The study, begun or resumed."""
-    exists = (root / (study or tiny()).name / "study.json").exists()
-    folder = StudyFolder.find(root, (study or tiny()).name) if exists else StudyFolder.create(root, study or tiny())
-    with opened(folder) as search:
-        yield search
-
-
-def asked(search: Search) -> Assignment:
-    assignment = search.ask()
-    assert assignment is not None
-    return assignment
-
-
-def report(search: Search, number: int, epoch: int, value: float, cost: float = 100.0) -> bool:
-    """What a worker would say after an epoch."""
-    metrics = {METRIC: value, "validation/clean_accuracy": 0.9, "gradient_evaluations": cost * epoch}
-    return search.hear({"trial": number, "epoch": epoch, "metrics": metrics})
-
-
-def finish(search: Search, number: int, end: str = "completed") -> bool:
-    return search.hear({"trial": number, "end": end, "final": {"f": 0.5}, "error": None})
-
-
-def complete(search: Search, *values: float) -> int:
-    """A trial from beginning to end."""
-    number = asked(search).number
-    search.started(number, "here", 1)
-    for epoch, value in enumerate(values, start=1):
-        if not report(search, number, epoch, value):
-            return number
-    finish(search, number)
-    return number
-
-
-def told(folder: Path) -> list[tuple[Any, ...]]:
-    return [(event["event"], event.get("trial")) for event in events(folder)]
 
 
 def test_everything_is_journaled_in_order_before_it_is_acted_on(tmp_path: Path) -> None:
@@ -148,12 +106,6 @@ def test_an_epoch_that_was_not_validated_is_not_judged(tmp_path: Path) -> None:
             number = asked(search).number
             assert search.hear({"trial": number, "epoch": 1, "metrics": {"gradient_evaluations": 100.0}})
             assert report(search, number, 2, value) == (value == 0.5)
-
-
-def cut(folder: Path, events_left: int) -> None:
-    """The journal as it would be, had the sweep been killed after so many events."""
-    lines = (folder / "journal.log").read_bytes().splitlines(keepends=True)
-    (folder / "journal.log").write_bytes(b"".join(lines[:events_left]))
 
 
 def test_killed_between_the_verdict_and_the_end_a_trial_stays_stopped(tmp_path: Path) -> None:

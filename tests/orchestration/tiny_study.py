@@ -5,11 +5,16 @@ from __future__ import annotations
 import atexit
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sweep.domains import Choice, LogUniform
 from sweep.objective import Maximize
+from sweep.orchestration.folder import StudyFolder
+from sweep.orchestration.search import Search, opened
+from sweep.orchestration.worker import Assignment
 from sweep.search_space import OneOf, SearchSpace
 from sweep.study import Budget, Study
 from sweep.tracking import journal
@@ -89,3 +94,49 @@ def figures(folder: Path) -> dict[int, Any]:
 
 def _lasting(metrics: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if name not in MEASURED}
+
+
+@contextmanager
+def searching(root: Path, study: Study | None = None) -> Iterator[Search]:
+    """The study, begun or resumed."""
+    exists = (root / (study or tiny()).name / "study.json").exists()
+    folder = StudyFolder.find(root, (study or tiny()).name) if exists else StudyFolder.create(root, study or tiny())
+    with opened(folder) as search:
+        yield search
+
+
+def asked(search: Search) -> Assignment:
+    assignment = search.ask()
+    assert assignment is not None
+    return assignment
+
+
+def report(search: Search, number: int, epoch: int, value: float, cost: float = 100.0) -> bool:
+    """What a worker would say after an epoch."""
+    metrics = {METRIC: value, "validation/clean_accuracy": 0.9, "gradient_evaluations": cost * epoch}
+    return search.hear({"trial": number, "epoch": epoch, "metrics": metrics})
+
+
+def finish(search: Search, number: int, end: str = "completed") -> bool:
+    return search.hear({"trial": number, "end": end, "final": {"f": 0.5}, "error": None})
+
+
+def complete(search: Search, *values: float) -> int:
+    """A trial from beginning to end."""
+    number = asked(search).number
+    search.started(number, "here", 1)
+    for epoch, value in enumerate(values, start=1):
+        if not report(search, number, epoch, value):
+            return number
+    finish(search, number)
+    return number
+
+
+def told(folder: Path) -> list[tuple[Any, ...]]:
+    return [(event["event"], event.get("trial")) for event in events(folder)]
+
+
+def cut(folder: Path, events_left: int) -> None:
+    """The journal as it would be, had the sweep been killed after so many events."""
+    lines = (folder / "journal.log").read_bytes().splitlines(keepends=True)
+    (folder / "journal.log").write_bytes(b"".join(lines[:events_left]))
