@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from sweep.errors import ConfigurationError
+
 _RESET_PEAK = "5"  # proc(5), clear_refs: resets the peak resident set size
 
 
@@ -14,6 +16,8 @@ def choose_device(name: str) -> torch.device:
     """`auto` is the GPU where there is one."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigurationError("device", ["'cuda' was asked for, and torch finds no GPU here; use 'auto' or 'cpu'"])
     return torch.device(name)
 
 

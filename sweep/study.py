@@ -109,7 +109,7 @@ class Study(Record):
 
     @model_validator(mode="after")
     def _is_sound(self) -> Study:
-        mistakes = [*_forbidden(self.space), *_unusable_sampler(self), *_incoherent(self)]
+        mistakes = [*_forbidden(self.space), *_misplaced_bounds(self), *_unusable_sampler(self), *_incoherent(self)]
         mistakes += sorted({text for config in self.space.corners() for text in self.mistakes(config)} - {*mistakes})
         mistakes += _unusable_enqueued(self, known=mistakes)
         if mistakes:
@@ -202,11 +202,25 @@ def _forbidden(space: SearchSpace) -> list[str]:
         for key, name in DECIDED_BY_STUDY.items()
         if key in space.tree
     ]
+    mistakes += [
+        f"space.{name}: every trial is judged on the same images, so the dataset cannot be searched"
+        for name in space.domains()
+        if name.split(".")[0] == "dataset"
+    ]
     sampled = [name for name in space.domains() if name.split(".")[0] == "threat_model"]
     return mistakes + [
         f"space.{name}: the threat model is what every trial is judged by and cannot be searched; "
         "search defense.epsilon, the radius a defense trains with"
         for name in sampled
+    ]
+
+
+def _misplaced_bounds(study: Study) -> list[str]:
+    """Ranking, the best epoch and export go by the first goal: bounds elsewhere would bind the sampler alone."""
+    return [
+        f"objective[{number}].subject_to: bounds hold for the whole study; give them to the first goal"
+        for number, goal in enumerate(study.objective)
+        if number and goal.subject_to
     ]
 
 

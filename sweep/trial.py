@@ -147,6 +147,13 @@ class Trial:
                 f"{path} belongs to another configuration ({saved.get('fingerprint')}, not {self.config.fingerprint}); "
                 "use another folder, or delete it to start anew"
             )
+        try:
+            self._adopt(saved)
+        except (KeyError, TypeError, RuntimeError, ValueError, AttributeError) as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise CheckpointError(f"{path} lacks what a checkpoint holds ({reason}); delete it to start anew") from None
+
+    def _adopt(self, saved: dict[str, Any]) -> None:
         self.network.load_state_dict(saved["network"])
         self.plan.optimizer.load_state_dict(saved["optimizer"])
         self.network.gradient_evaluations = saved["gradient_evaluations"]

@@ -197,6 +197,14 @@ EACH: list[tuple[dict[str, Any], list[str]]] = [
         ["enqueue[1].defense.trades.beta: 11 is not in the space (1 to 10, log scale)"],
     ),
     (changed(enqueue=[{"defense": "tardes"}]), ["enqueue[0].defense: unknown branch 'tardes'; did you mean 'trades'?"]),
+    (
+        space(dataset={"name": "digits", "validation_size": Choice(1, 300)}),
+        ["space.dataset.validation_size: every trial is judged on the same images, so the dataset cannot be searched"],
+    ),
+    (
+        changed(objective=[Maximize(ROBUST), Maximize(ROBUST, subject_to={ROBUST: AtLeast(0.5)})]),
+        ["objective[1].subject_to: bounds hold for the whole study; give them to the first goal"],
+    ),
     (changed(enqueue=[{"dataset": "mnist"}]), ["enqueue[0].dataset: fixed for the whole study"]),
     (changed(enqueue=[{"epochs": 0}]), ["enqueue[0].epochs: must be greater than or equal to 1, got 0"]),
     (changed(enqueue=[{"model": 7}]), ["enqueue[0].model: needs the name of a model"]),

@@ -10,7 +10,7 @@ from sweep.errors import StudyError
 from sweep.orchestration.folder import StudyFolder
 from sweep.tracking.ledger import Ledger, TrialRecord
 
-FILES = {"config.json": "config.json", "metrics.json": "metrics.json"}
+FILES = ("config.json", "metrics.json")
 
 
 def best(folder: StudyFolder, ledger: Ledger) -> TrialRecord:
@@ -34,17 +34,23 @@ def completed(ledger: Ledger, number: int) -> TrialRecord:
     """Trial `number`, if it can be exported."""
     trial = ledger.trials.get(number)
     if trial is None:
-        raise StudyError(f"there is no trial {number}; trials are 0 to {len(ledger.trials) - 1}")
+        raise StudyError(f"there is no trial {number}; {_range(ledger)}")
+    if trial.end == "completed" and trial.best is None:
+        raise StudyError(f"trial {number} never reported the objective, so no epoch of it can be chosen")
     if trial.end != "completed":
         raise StudyError(f"trial {number} is {trial.end or 'still running'}: only a completed trial can be exported")
     return trial
+
+
+def _range(ledger: Ledger) -> str:
+    return f"trials are 0 to {len(ledger.trials) - 1}" if ledger.trials else "the study has no trials yet"
 
 
 def export(folder: StudyFolder, trial: TrialRecord, to: Path, *, force: bool = False) -> list[Path]:
     """Copy a completed trial's configuration, figures and selected weights into a folder. Never overwrites unasked."""
     source = folder.trial(trial.number)
     weights = "best.safetensors" if trial.config["select"] == "best" else "last.safetensors"
-    copies = {name: source / origin for name, origin in (FILES | {"model.safetensors": weights}).items()}
+    copies = {name: source / name for name in FILES} | {"model.safetensors": source / weights}
     missing = [str(path) for path in copies.values() if not path.exists()]
     if missing:
         raise StudyError(f"trial {trial.number} cannot be exported: {', '.join(missing)} is missing")

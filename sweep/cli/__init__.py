@@ -47,5 +47,10 @@ def main() -> None:
             raise
         typer.secho(f"error: {error}", fg="red", err=True)
         sys.exit(2)
+    except OSError as error:
+        if os.environ.get("SWEEP_DEBUG"):
+            raise
+        typer.secho(f"error: {error.filename or 'the system'}: {error.strerror or error}", fg="red", err=True)
+        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

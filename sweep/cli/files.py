@@ -17,7 +17,7 @@ from sweep.study import Study
 
 def load_study(path: Path) -> Study:
     """The `STUDY` of a search-space file, its docstring as description; all its mistakes as one ConfigurationError."""
-    if not path.exists():
+    if not path.is_file():
         here = ", ".join(sorted(str(found) for found in Path("search_spaces").glob("*.py"))) or "none in search_spaces/"
         raise StudyError(f"there is no search-space file {path} (found: {here})")
     sys.dont_write_bytecode = True
@@ -45,11 +45,25 @@ def load_json(path: Path) -> dict[str, Any]:
         value = json.loads(file.read_text())
     except FileNotFoundError:
         raise StudyError(f"there is no configuration at {file}; `sweep export` writes one") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise StudyError(f"{file} is not JSON that can be read: {error}") from None
     if not isinstance(value, dict):
         raise StudyError(f"{file} holds a {type(value).__name__}; a configuration is a JSON object")
     return value
+
+
+def known_metrics(path: Path) -> dict[str, Any] | None:
+    """The `metrics.json` of an exported trial, where there is one."""
+    if not path.exists():
+        return None
+    try:
+        known = json.loads(path.read_text())
+    except ValueError as error:
+        raise StudyError(f"{path} is not JSON that can be read: {error}") from None
+    parts = ("fingerprint", "selected", "final")
+    if not isinstance(known, dict) or not all(isinstance(known.get(part), str | dict) for part in parts):
+        raise StudyError(f"{path} holds no figures of a trial; move it away, or export the trial again")
+    return known
 
 
 def with_settings(config: dict[str, Any], settings: list[str]) -> dict[str, Any]:

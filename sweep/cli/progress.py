@@ -59,7 +59,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        self.console.print(text)
+        self.console.print(text, markup=False, soft_wrap=True)
 
     def hear(self, event: Mapping[str, Any]) -> None:
         """An event was journaled."""

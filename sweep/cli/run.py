@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sweep.cli.inspect import DEFAULT_STUDIES, Studies
+from sweep.tracking.mlflow import redacted
 
 if TYPE_CHECKING:
     from sweep.orchestration.folder import StudyFolder
+    from sweep.orchestration.search import Search
 
 Address = Annotated[str | None, typer.Option(help="A Ray cluster to join; none: Ray starts here.")]
 TrackingUri = Annotated[
@@ -77,18 +79,32 @@ def _search(folder: StudyFolder, address: str | None, tracking_uri: str | None, 
         finally:
             written = results.write(search.ledger, folder.path)
     unsent = mirror.stop(DRAIN_SECONDS)
+    options = _options(folder.path.parent, address, tracking_uri, in_process)
     tables.show_results(study, search.ledger)
-    tables.show_where_to_look(folder.path, study.name, search.interrupted, written, unsent, mirror.last_error)
+    look = redacted(tracking_uri) if tracking_uri else ""
+    tables.show_where_to_look(folder.path.name, options, look, search.interrupted, written)
+    if unsent:
+        tables.show_unsent(folder.path.name, options, unsent, mirror.last_error)
     if search.interrupted:
         raise typer.Exit(130)
 
 
-def _run_trials(search: object, address: str | None, in_process: bool) -> None:
+def _options(studies: Path, address: str | None, tracking_uri: str | None, in_process: bool) -> dict[str, str]:
+    """The options that another command needs to go on with this study; credentials are for the user to put back."""
+    given = {
+        "studies": str(studies) if studies != DEFAULT_STUDIES else "",
+        "address": address or "",
+        "tracking-uri": redacted(tracking_uri or ""),
+    }
+    return {name: value for name, value in given.items() if value} | ({"in-process": ""} if in_process else {})
+
+
+def _run_trials(search: Search, address: str | None, in_process: bool) -> None:
     if in_process:
         from sweep.orchestration import in_process as runner
 
-        runner.run(search)  # type: ignore[arg-type]
+        runner.run(search)
     else:
         from sweep.orchestration import ray_tune
 
-        ray_tune.run(search, address)  # type: ignore[arg-type]
+        ray_tune.run(search, address)

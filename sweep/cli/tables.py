@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import typer
 from pydantic_core import PydanticUndefined
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from sweep.analysis.results import best_by_defense
@@ -43,13 +42,12 @@ def show_preview(study: Study) -> None:
     if study.early_stopping:
         _show_rungs(study, plan.rungs)
     budget = study.budget
-    most = min(plan.most * budget.trials, budget.gradient_evaluations or float("inf"))
+    most = plan.most * budget.trials
+    spent = f", none begins after {describe_cost(budget.gradient_evaluations)}" if budget.gradient_evaluations else ""
     limit = f", {budget.hours:g} hours" if budget.hours else ""
-    console.print(
-        f"budget: {budget.trials} trials{limit}; at most {describe_cost(most)} gradient evaluations, all epochs"
-    )
+    console.print(f"budget: {budget.trials} trials{limit}; at most {describe_cost(most)} gradient evaluations" + spent)
     for doubt in plan.doubts:
-        console.print(f"[yellow]doubt:[/] {doubt}")
+        console.print(f"[yellow]doubt:[/] {escape(doubt)}")
     console.print("[green]no mistakes found[/]")
 
 
@@ -134,25 +132,30 @@ def _show_errors(ledger: Ledger) -> None:
     for text, trials in grouped.items():
         numbers = ", ".join(str(trial.number) for trial in trials)
         log = (trials[0].error or {}).get("log")
-        console.print(f"[red]{trials[0].end}[/] trial {numbers}: {text}" + (f" ({log})" if log else ""), markup=True)
+        console.print(f"[red]{trials[0].end}[/] trial {numbers}: {escape(text + (f' ({log})' if log else ''))}")
 
 
-def show_where_to_look(
-    folder: Path, name: str, interrupted: bool, written: list[Path], unsent: int, last_error: str | None
-) -> None:
-    """What to do next."""
-    studies = "" if folder.parent == Path("studies") else f" --studies {folder.parent}"
+def show_where_to_look(study: str, options: dict[str, str], look: str, interrupted: bool, written: list[Path]) -> None:
+    """What to do next. `options` are the command's own, so that what follows finds the same folder and server."""
+    here = f" --studies {options['studies']}" if "studies" in options else ""
+    again = "".join(f" --{name} {value}".rstrip() for name, value in options.items())
     if interrupted:
-        console.print(f"interrupted: running trials were saved; go on with   sweep resume {name}{studies}")
+        _say(f"interrupted: running trials were saved; go on with   sweep resume {study}{again}")
     else:
-        console.print(f"take the best away       sweep export {name} --best --to best/{studies}")
-    console.print(f"look at every trial      sweep ui {name}{studies}")
-    console.print(f"tables                   {', '.join(map(str, written))}")
-    if unsent:
-        reason = f": {last_error}" if last_error else ""
-        console.print(
-            f"[yellow]MLflow has not taken {unsent} bytes of the journal yet{reason}; `sweep resume {name}` sends it[/]"
-        )
+        _say(f"take the best away       sweep export {study} --best --to best/{here}")
+    _say(f"look at every trial      {look or f'sweep ui {study}{here}'}")
+    _say(f"tables                   {', '.join(map(str, written))}")
+
+
+def show_unsent(study: str, options: dict[str, str], unsent: int, last_error: str | None) -> None:
+    """What MLflow has not taken yet, why, and how it gets there."""
+    again = "".join(f" --{name} {value}".rstrip() for name, value in options.items())
+    reason = f": {last_error}" if last_error else ""
+    _say(f"MLflow has not taken {unsent} bytes of the journal yet{reason}; `sweep resume {study}{again}` sends them")
+
+
+def _say(text: str) -> None:
+    console.print(text, markup=False, soft_wrap=True)
 
 
 def show_components(kind: str | None, as_json: bool) -> None:
@@ -186,22 +189,16 @@ def _default(info: Any) -> str:
     return str(getattr(value, "name", value)) if not isinstance(value, tuple) else ", ".join(map(str, value))
 
 
-@contextmanager
-def epochs(config: TrialConfig) -> Iterator[Callable[[EpochResult], None]]:
+def show_epoch(config: TrialConfig, result: EpochResult) -> None:
     """A line an epoch."""
-    goal = config.objective[0]
-
-    def show(result: EpochResult) -> None:
-        metrics = result.metrics
-        value = metrics.get(goal.metric)
-        clean = metrics.get("validation/clean_accuracy")
-        parts = [f"epoch {result.epoch:>3}/{config.epochs}", f"loss {metrics['train/loss']:.4f}"]
-        parts += [f"clean {clean:.4f}"] if clean is not None else []
-        parts += [f"{goal.metric} {value:.4f}"] if value is not None else []
-        parts += [f"epsilon {metrics['epsilon']:.4f}", f"alpha {metrics['alpha']:.3f}"] if metrics["epsilon"] else []
-        console.print("  ".join(parts))
-
-    yield show
+    metrics, goal = result.metrics, config.objective[0]
+    value = metrics.get(goal.metric)
+    clean = metrics.get("validation/clean_accuracy")
+    parts = [f"epoch {result.epoch:>3}/{config.epochs}", f"loss {metrics['train/loss']:.4f}"]
+    parts += [f"clean {clean:.4f}"] if clean is not None else []
+    parts += [f"{goal.metric} {value:.4f}"] if value is not None else []
+    parts += [f"epsilon {metrics['epsilon']:.4f}", f"alpha {metrics['alpha']:.3f}"] if metrics["epsilon"] else []
+    console.print("  ".join(parts))
 
 
 def show_summary(summary: dict[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,32 +26,36 @@ def trial(
     Example: sweep trial best/ --set optimizer.learning_rate=0.05 --to /tmp/again
     """
     from sweep.cli import tables
-    from sweep.cli.files import load_json, with_settings
+    from sweep.cli.files import known_metrics, load_json, with_settings
     from sweep.configuration import TrialConfig
+    from sweep.errors import StudyError
     from sweep.registry import validated
     from sweep.trial import Trial
 
+    source = config if config.is_dir() else config.parent
     chosen = validated(TrialConfig, with_settings(load_json(config), settings or []), str(config))
+    known = known_metrics(source / "metrics.json")  # before anything is written
+    if to is not None and any((to / name).exists() for name in ("metrics.json", "model.safetensors")):
+        raise StudyError(f"{to} holds a finished trial already; choose another folder")
     running = Trial(chosen, to)
-    with tables.epochs(chosen) as show:
-        for result in running.run():
-            show(result)
+    if running.results:
+        typer.echo(f"going on from epoch {running.results[-1].epoch}, from {to}/checkpoint.pt")
+    for result in running.run():
+        tables.show_epoch(chosen, result)
     summary = running.summary(running.finish())
     tables.show_summary(summary)
-    _compare(config, summary)
+    if known is not None:
+        _compare(source, known, summary)
 
 
-def _compare(config: Path, summary: dict[str, Any]) -> None:
+def _compare(source: Path, known: dict[str, Any], summary: dict[str, Any]) -> None:
     """Say whether the figures are those that were exported with the configuration."""
-    before = (config if config.is_dir() else config.parent) / "metrics.json"
-    if not before.exists():
-        return
-    known = json.loads(before.read_text())
-    if known.get("fingerprint") != summary["fingerprint"]:
+    before = source / "metrics.json"
+    if known["fingerprint"] != summary["fingerprint"]:
         typer.echo(f"another configuration than that of {before}: figures are not compared")
         return
     differing = [
-        f"{part}.{name}: {known[part][name]!r} then, {value!r} now"
+        f"{part}.{name}: {known[part].get(name)!r} then, {value!r} now"
         for part in ("selected", "final")
         for name, value in summary[part].items()
         if "seconds" not in name and "memory" not in name and known[part].get(name) != value
@@ -91,5 +94,9 @@ def export(
     target = to or Path(f"{folder.path.name}-{chosen.number:04d}")
     written = exporting.export(folder, chosen, target, force=force)
     metric = folder.study().objective[0].metric
-    typer.echo(f"trial {chosen.number} ({chosen.defense}): {metric} {chosen.best['metrics'][metric]:.4f}, unconfirmed")  # type: ignore[index]
+    worst = chosen.final["validation/worst_case/adversarial_accuracy"]
+    typer.echo(
+        f"trial {chosen.number} ({chosen.defense}): {metric} {chosen.best['metrics'][metric]:.4f}, "  # type: ignore[index]
+        f"worst case over its attacks {worst:.4f}; unconfirmed"
+    )
     typer.echo("\n".join(f"  {path}" for path in written))

@@ -1,4 +1,4 @@
-"""A dataset gives a search its training and validation splits, and `confirm` alone the test split.
+"""A dataset gives a search its training and validation splits, and never the test split.
 
 Data lie under $SWEEP_DATA_DIR (default ~/.cache/sweep/data). Splits depend on the dataset's own `split_seed`, never on
 a trial's seed: all trials of a study are trained and judged on the same images.
@@ -117,7 +117,7 @@ class Dataset(Component):
         return Splits(train, Split(part.images[available:], part.labels[available:]), part.classes)
 
     def load_test(self) -> Split:
-        """The test split, in the source's order. Only `confirm` opens it."""
+        """The test split, in the source's order. Nothing that searches opens it."""
         part = self._stored("test", order=None)
         return Split(part.images, part.labels)
 

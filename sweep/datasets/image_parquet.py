@@ -77,11 +77,17 @@ class ImageParquet(Dataset):
             raise ValueError("split_column and train_value go together")
         if self.test_value is not None and self.split_column is None:
             raise ValueError("test_value needs split_column and train_value")
+        if self.test_value is not None and self.test_value == self.train_value:
+            raise ValueError(
+                f"train_value and test_value are both {self.test_value!r}: the test split must be disjoint"
+            )
         return self
 
     def sources(self, part: Part) -> Sequence[Path]:
         # The test part depends on the training files too: they decide the classes, and which rows are left for it.
         patterns = [self.train] if part == "train" or self.test is None else [self.train, self.test]
+        if self.test is not None and set(_files(self.train)) & set(_matching(self.test)):
+            raise DataError(f"{self.train} and {self.test} share a file: the test split must be disjoint from training")
         return [file for pattern in patterns for file in _files(pattern)]
 
     def decode(self, part: Part) -> Decoded:
@@ -212,11 +218,16 @@ class ImageParquet(Dataset):
 
 def _files(pattern: str) -> list[Path]:
     """The files that a path or pattern names, sorted. Raises DataError if there are none."""
-    path = data_directory() / pattern
-    files = [path] if path.is_file() else sorted(path.parent.glob(path.name))
+    files = _matching(pattern)
     if not files:
+        path = data_directory() / pattern
         raise DataError(f"{path}: no such file; set SWEEP_DATA_DIR to the folder that holds '{pattern}'")
     return files
+
+
+def _matching(pattern: str) -> list[Path]:
+    path = data_directory() / pattern
+    return [path] if path.is_file() else sorted(path.parent.glob(path.name))
 
 
 @contextmanager

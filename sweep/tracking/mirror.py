@@ -185,7 +185,7 @@ class JournalMirror(ABC):
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """One sender at a time: `sweep sync` may run beside the sweep's own thread."""
+        """One sender at a time, in whatever process: a second one waits for the first."""
         with (self.folder / _LOCK).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from sweep.cli import main
 
@@ -80,6 +81,24 @@ def test_an_exported_trial_gives_the_same_figures_alone(workplace: Path) -> None
 
 
 @pytest.mark.timeout(120)
+def test_a_trial_is_compared_with_what_was_there_and_overwrites_nothing(workplace: Path) -> None:
+    sweep("export", "tiny", "--trial", "0", "--to", "kept", folder=workplace)
+    path = workplace / "kept" / "metrics.json"
+    assert "holds a finished trial" in sweep("trial", "kept", "--to", "kept", folder=workplace, code=2)
+    known = json.loads(path.read_text())
+    known["final"]["validation/clean_accuracy"] = 0.77
+    path.write_text(json.dumps(known))
+    assert "not the figures" in sweep("trial", "kept", folder=workplace, code=1)
+    path.write_text("[1]")
+    assert "holds no figures" in sweep("trial", "kept", folder=workplace, code=2)
+
+
+def test_markup_in_an_error_is_text(tmp_path: Path) -> None:
+    text = TINY.replace('dict(name="digits", train_size=200)', 'dict(name="image_folder", folder="[/x]", size=8)')
+    (tmp_path / "tiny.py").write_text(text)
+    assert "[/x]" in sweep("check", "tiny.py", folder=tmp_path)
+
+
 def test_a_changed_seed_is_another_trial(workplace: Path) -> None:
     sweep("export", "tiny", "--trial", "0", "--to", "zero", folder=workplace)
     printed = sweep(
@@ -164,7 +183,20 @@ def test_all_mistakes_come_at_once(tmp_path: Path) -> None:
     assert "num_steps" in printed
 
 
+GOOD = {
+    "dataset": "digits",
+    "model": "small_cnn",
+    "threat_model": {"name": "linf", "epsilon": 0.1},
+    "defense": "standard",
+    "epochs": 1,
+}
 WRONG = [
+    (("check", "."), "there is no search-space file"),
+    (("trial", "nested.json"), "is not JSON"),
+    (("check", "x" * 300), "error: "),
+    (("trial", "good.json", "--set", "device=cuda"), "finds no GPU"),
+    (("trial", "good.json", "--set", "device"), "write key=value"),
+    (("trial", "good.json", "--to", "broken.json"), "broken.json"),
     (("check", "absent.py"), "there is no search-space file absent.py"),
     (("resume", "digts"), "unknown study 'digts'"),
     (("status", "nowhere"), "unknown study"),
@@ -183,6 +215,10 @@ WRONG = [
 def test_wrong_input_is_a_sentence_and_exit_code_2(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
     (tmp_path / "broken.json").write_text("{")
     (tmp_path / "wrong.json").write_text("{}")
+    (tmp_path / "nested.json").write_text("[" * 100_000)
+    (tmp_path / "good.json").write_text(json.dumps(GOOD))
+    if "device=cuda" in arguments and torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
     assert said in sweep(*arguments, folder=tmp_path, code=2)
 
 

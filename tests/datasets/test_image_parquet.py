@@ -88,7 +88,7 @@ def test_hugging_faces_struct_of_bytes_and_path_is_read(data: Path) -> None:
     assert len(ImageParquet(train="x.parquet", test_size=3, validation_size=2).load().train) == 25
     write(data / "y.parquet", image=[{"bytes": None if row == 4 else png(row), "path": "z"} for row in range(30)])
     with pytest.raises(DataError, match=r"y.parquet: column 'image', row 4: no image bytes"):
-        ImageParquet(train="y.parquet", test="y.parquet").load_test()
+        ImageParquet(train="x.parquet", test="y.parquet").load_test()
 
 
 def test_size_and_channels_convert(data: Path) -> None:
@@ -98,8 +98,9 @@ def test_size_and_channels_convert(data: Path) -> None:
         splits = validated(ImageParquet, parameters, "dataset").load()
         assert (splits.channels, splits.size) == (channels, (5, 5))
         assert splits.train.images.flatten(1).float().std(1).max() == 0  # each is still of one value
+    write(data / "y.parquet")
     with pytest.raises(DataError, match=r"row 1: 9x7 where the first image is 9x6; give `size`"):
-        ImageParquet(train="x.parquet", test="x.parquet").load_test()
+        ImageParquet(train="y.parquet", test="x.parquet").load_test()
 
 
 @pytest.mark.parametrize(
@@ -143,6 +144,13 @@ def test_the_test_split_follows_both_files(data: Path) -> None:
     assert dataset.load_test().labels.tolist() == [0] * 30
     write(data / "test.parquet", label=["d"] * 30)
     assert dataset.load_test().labels.tolist() == [2] * 30
+
+
+def test_a_test_file_that_is_also_trained_on_is_refused(data: Path) -> None:
+    write(data / "one.parquet")
+    write(data / "two.parquet")
+    with pytest.raises(DataError, match="share a file"):
+        ImageParquet(train="*.parquet", test="two.parquet", validation_size=1).load()
 
 
 def test_files_that_are_absent_or_not_parquet_are_named(data: Path) -> None:
