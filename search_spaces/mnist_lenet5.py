@@ -2,6 +2,22 @@
 
     SWEEP_DATA_DIR=../shared/data sweep run search_spaces/mnist_lenet5.py
 
+SWEEP_DATA_DIR is where MNIST lies; without it, it is downloaded. About 6 million gradient evaluations: half an hour on
+two busy cores of a 2.5 GHz Xeon. Measured there (validation, best completed trial of each defense, one seed,
+unconfirmed; standard error 0.4 points at 0.92):
+
+    defense                  trial  clean  pgd_10   fgsm  pgd_40  cw_pgd_40  worst case  cost
+    feature_squeezing            7  0.984   0.958  0.966   0.958      0.958       0.956  1.0x
+    trades                       2  0.985   0.929  0.944   0.929      0.927       0.926  5.0x
+    adversarial_training         1  0.977   0.923  0.938   0.921      0.920       0.918  4.0x
+    hybrid                       5  0.988   0.918  0.935   0.917      0.917       0.915  5.3x
+    gradient_regularization      3  0.976   0.721  0.811   0.712      0.713       0.701  2.0x
+    standard                     8  0.987   0.672  0.812   0.657      0.663       0.648  1.0x
+
+One bit a pixel wins here because MNIST is nearly black and white: within 0.1, few pixels cross one half. No attack
+without gradients was tried on it. The paper's own configuration (trial 6, radius 0.03) was stopped at 0.773 after 4 of
+its 50 epochs. More trials than these: raise the budget.
+
 All 60,000 training images: 55,000 to train, 5,000 to judge by. LeNet-5 as LeCun et al. drew it in 1998 (6-16-120-84):
 at 0.3 so small a network learns nothing under adversarial training, which is why this study judges at 0.1.
 """
@@ -55,7 +71,7 @@ STUDY = Study(
         "validation/pgd_10/adversarial_accuracy", subject_to={"validation/clean_accuracy": AtLeast(0.95)}
     ),
     early_stopping=Asha(resource="epochs", grace_period=4, reduction_factor=3),  # all but the paper's 50 epochs finish
-    budget=Budget(trials=10),
+    budget=Budget(trials=9),
     per_trial=Resources(cpus=1),
     enqueue=[
         # Each defense trained within the radius that it is judged at.

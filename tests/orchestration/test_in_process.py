@@ -23,7 +23,7 @@ from sweep.study import Asha, Budget, Study
 from sweep.trial import Trial
 
 BREAKING = {"name": "sgd", "learning_rate": 10.0, "weight_decay": 1.0}
-MISSING = {"name": "image_parquet", "train": "nowhere.parquet", "test": "nowhere.parquet", "train_size": 200}
+TOO_BIG = {"name": "lenet5", "variant": "lecun1998"}  # for images of 8x8
 
 
 def swept(root: Path, study: Study) -> Path:
@@ -37,7 +37,7 @@ def swept(root: Path, study: Study) -> Path:
 def test_a_sweep_from_beginning_to_end(tmp_path: Path) -> None:
     study = tiny(
         space={"optimizer": {"name": "sgd", "learning_rate": 0.1, "weight_decay": 5e-4}, "batch_size": Choice(20, 50)},
-        enqueue=[{"dataset": MISSING}, {"optimizer": BREAKING, "batch_size": 20, "defense": "standard"}],
+        enqueue=[{"model": TOO_BIG}, {"optimizer": BREAKING, "batch_size": 20, "defense": "standard"}],
         budget=Budget(trials=4),
     )
     folder = swept(tmp_path, study)
@@ -49,7 +49,7 @@ def test_a_sweep_from_beginning_to_end(tmp_path: Path) -> None:
         assert trial["best"]["metrics"][METRIC] == max(metrics[METRIC] for metrics in trial["reports"].values())
         assert 0 <= trial["final"]["validation/worst_case/adversarial_accuracy"] <= trial["best"]["metrics"][METRIC]
     error = events(folder, "ended")[0]["error"]
-    assert error["class"] == "DataError" and "nowhere.parquet" in error["message"]
+    assert error["class"] == "ConfigurationError" and "12x12" in error["message"]
     ranked = StudyFolder(folder).ledger().ranked(study.objective[0])
     assert {trial.number for trial in ranked} == {2, 3}
     assert [event["trial"] for event in events(folder, "asked")] == [0, 1, 2, 3]

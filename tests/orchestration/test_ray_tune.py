@@ -171,7 +171,7 @@ def test_ctrl_c_then_a_killed_driver_and_still_every_figure_is_the_unbroken_ones
     driver = start(folder)
     wait_until(lambda told: bool(epochs_of(told, 0)) and bool(epochs_of(told, 1)), folder, driver)
     os.killpg(driver.pid, signal.SIGINT)
-    ends_well(driver)
+    ends_well(driver, saying="running trials finish their epoch and save; Ctrl-C again ends at once\n")
     told = events(folder)
     assert told[-1]["event"] == "closed" and told[-1]["reason"] == "interrupted"
     over = {event["trial"] for event in told if event["event"] == "ended"}
