@@ -140,7 +140,15 @@ def merged(config: dict[str, Any], replacements: Mapping[str, Any]) -> dict[str,
     result = dict(config)
     for key, value in replacements.items():
         old = result.get(key)
-        result[key] = merged(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+        # Another component takes the old one's place whole: the old one's parameters mean nothing to it.
+        if (
+            isinstance(old, dict)
+            and isinstance(value, Mapping)
+            and value.get("name", old.get("name")) == old.get("name")
+        ):
+            result[key] = merged(old, value)
+        else:
+            result[key] = value
     return result
 
 
