@@ -46,6 +46,7 @@ ORDER = [
     "orchestration.early_stopping",
     "orchestration.worker",
     "orchestration.folder",
+    "orchestration.optuna_study",
     "orchestration.sampler",
     "orchestration.search",
     "orchestration.in_process",
@@ -59,7 +60,7 @@ PLANNED = {"validity"}
 ENGINE = [name for name in ORDER[: ORDER.index("study") + 1] if name not in PLANNED]
 ROOMS = {
     "ray": {"orchestration.ray_tune"},
-    "optuna": {"orchestration.sampler", "analysis.importance"},
+    "optuna": {"orchestration.optuna_study", "orchestration.sampler", "analysis.importance"},
     "mlflow": {"tracking.mlflow"},
 }
 LONGEST_FILE = 300

@@ -1,4 +1,4 @@
-"""Optuna proposes; the journal remembers. This is the only file that imports optuna.
+"""Optuna proposes; the journal remembers. With optuna_study.py, the only file that imports optuna.
 
 The Optuna study is rebuilt from the journal whenever a sweep starts, into `optuna.log` in the study folder, which
 optuna-dashboard opens. Each proposal uses a sampler made afresh from (study seed, trial number), so that a resumed
@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler
-from optuna.storages.journal import JournalFileBackend, JournalStorage
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweep.domains import Choice, Domain, Integer, Interval
+from sweep.errors import StudyError
 from sweep.objective import Goal
+from sweep.orchestration.optuna_study import Log, OptunaStudy
 from sweep.search_space import merged
 from sweep.seeding import derive
 from sweep.study import Study
@@ -29,22 +31,25 @@ from sweep.tracking.ledger import TrialRecord
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
+MODEL_BASED = ("tpe", "gp")  # the others need every trial, or none
+
 
 class Sampler:
-    """A study's Optuna side, by ask and tell."""
+    """A study's Optuna side, by ask and tell.
 
-    def __init__(self, study: Study, folder: Path, trials: Iterable[TrialRecord] = ()) -> None:
+    `inherited` are another study's trials, which Optuna holds before this one's first.
+    """
+
+    def __init__(
+        self, study: Study, folder: Path, trials: Iterable[TrialRecord] = (), inherited: Sequence[TrialRecord] = ()
+    ) -> None:
         self.study = study
-        log = folder / "optuna.log"
-        for old in (log, *folder.glob(f"{log.name}.lock*")):  # a killed process's lock would be waited for without end
-            old.unlink(missing_ok=True)
-        self.optuna = optuna.create_study(
-            study_name=study.name,
-            storage=JournalStorage(JournalFileBackend(str(log))),
-            directions=[goal.direction for goal in study.objective],
-            sampler=make_sampler(study, 0),
-        )
-        self._domains = study.space.domains()
+        self.optuna = OptunaStudy(study.name, Log(folder / "optuna.log"), study.objective, make_sampler(study, 0))
+        self._distributions = {name: distribution(domain) for name, domain in study.space.domains().items()}
+        self._inherited = self._restored = 0
+        for trial in inherited:
+            self._restore(trial)
+        self._inherited = len(inherited)
         for trial in trials:
             self._restore(trial)
 
@@ -55,25 +60,49 @@ class Sampler:
             fixed, replacements = self.study.space.constrain(self.study.enqueue[number])
             self.optuna.enqueue_trial(fixed)
         self.optuna.sampler = make_sampler(self.study, number)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), self.optuna.thinned(self.study.sampler in MODEL_BASED):
             warnings.simplefilter("ignore")  # a model that fits badly proposes badly; it does not fail
             trial = self.optuna.ask()
-            if trial.number != number:
-                raise AssertionError(f"Optuna's trial {trial.number} is the journal's {number}")
-            config = self.study.space.resolve(lambda name, domain: trial._suggest(name, distribution(domain)))
+            if trial.number != self._inherited + number:
+                raise AssertionError(f"Optuna's trial {trial.number} is the journal's {self._inherited + number}")
+            config = self.study.space.resolve(lambda name, domain: trial._suggest(name, self._distributions[name]))
+        self.optuna.remember(trial.number, None)
         frozen = self.optuna._storage.get_trial(trial._trial_id)  # samplers note things in the storage only
         return merged(config, replacements), dict(frozen.params), dict(frozen.system_attrs)
 
     def tell(self, trial: TrialRecord) -> None:
         """Tell how a trial ended: once for each trial."""
+        number = self._inherited + trial.number
         storage, study_id = self.optuna._storage, self.optuna._study_id
-        live = optuna.trial.Trial(self.optuna, storage.get_trial_id_from_study_id_trial_number(study_id, trial.number))
+        live = optuna.trial.Trial(self.optuna, storage.get_trial_id_from_study_id_trial_number(study_id, number))
         for step, value in _intermediate(trial, self.study.objective).items():
             live.report(value, step)
         for name, violation in _violations(trial, self.study.objective).items():
             live.set_constraint(name, violation)
         state, values = _outcome(trial, self.study.objective)
-        self.optuna.tell(trial.number, values, state)
+        self.optuna.tell(number, values, state)
+        self._remember(number, trial)
+
+    def states(self) -> Counter[str]:
+        """This study's own trials, by the state that Optuna holds them in."""
+        return Counter(trial.state.name.lower() for trial in self._own())
+
+    def disagreements(self, trials: Iterable[TrialRecord]) -> Iterator[str]:
+        """Wherever Optuna holds another trial, state, value or parameter than the journal's trials, a sentence."""
+        known, held = list(trials), self._own()
+        if len(known) != len(held):
+            yield f"the journal has {len(known)} trials, Optuna {len(held)}"
+        for trial, other in zip(known, held, strict=False):
+            state, values = _outcome(trial, self.study.objective) if trial.end else (TrialState.RUNNING, None)
+            if other.state != state:
+                yield f"trial {trial.number} is {trial.end or 'in flight'}, for Optuna it is {other.state.name.lower()}"
+            elif state == TrialState.COMPLETE and other.values != values:
+                yield f"trial {trial.number} came to {values}, for Optuna to {other.values}"
+            if other.params != trial.params:
+                yield f"trial {trial.number} has the parameters {trial.params}, for Optuna {other.params}"
+
+    def _own(self) -> list[FrozenTrial]:
+        return self.optuna.get_trials(deepcopy=False)[self._inherited :]
 
     def _restore(self, trial: TrialRecord) -> None:
         """What `ask` and `tell` would have left, in one write: they take one for each report."""
@@ -82,17 +111,28 @@ class Sampler:
         intermediate = _intermediate(trial, objective) if trial.end else {}
         if state == TrialState.PRUNED and intermediate:
             values = [intermediate[max(intermediate)]]  # as Optuna values a trial that it is told was pruned
-        self.optuna.add_trial(
-            create_trial(
+        try:
+            found = create_trial(
                 state=state,
                 values=values,
                 params=trial.params,
-                distributions={name: distribution(self._domains[name]) for name in trial.params},
+                distributions={name: self._distributions[name] for name in trial.params},
                 system_attrs=dict(trial.attributes),
                 intermediate_values=intermediate,
                 constraints=_violations(trial, objective) if trial.end else None,
             )
-        )
+        except (KeyError, ValueError) as error:
+            reason = f"there is no parameter {error}" if isinstance(error, KeyError) else str(error)
+            raise StudyError(
+                f"trial {trial.number} of the journal is none of this study's space ({reason}): the journal or "
+                "study.json is another study's; restore both from one copy"
+            ) from None
+        self.optuna.add_trial(found)
+        self._remember(self._restored, trial)
+        self._restored += 1
+
+    def _remember(self, number: int, trial: TrialRecord) -> None:
+        self.optuna.remember(number, [trial.rank(goal) for goal in self.study.objective] if trial.end else None)
 
 
 def make_sampler(study: Study, number: int) -> BaseSampler:
