@@ -47,7 +47,8 @@ class Attack(Component):
     @property
     @abstractmethod
     def gradient_evaluations(self) -> int:
-        """Forward and backward passes per example when nothing is broken on the way."""
+        """Forward and backward passes per example when nothing is broken on the way; a look without a gradient is none,
+        as in `Network.gradient_evaluations`."""
 
     @property
     def starts_at_image(self) -> bool:
