@@ -24,6 +24,7 @@ from sweep.threat_models import ThreatModel
 # Those that are too dear as they come; every other one is used as it comes.
 CHEAPER: dict[str, dict[str, Any]] = {
     "carlini_l2": {"num_steps": 75, "learning_rate": 0.1, "binary_search_steps": 2, "initial_constant": 5.0},
+    "fab_t": {"num_steps": 10},
     "square": {"num_queries": 100},
 }
 RADII = {"linf": 0.2, "l2": 1.5}
