@@ -16,11 +16,13 @@ from pydantic import SerializeAsAny
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sweep.errors import ConfigurationError
 from sweep.registry import Component, named
 from sweep.threat_models import ThreatModel
 
-# (logits [N, K], labels [N]) -> [N] losses that the attack raises. They are summed, never averaged: a mean would scale
-# each example's gradient by the batch's size, which matters where the step depends on the gradient's length.
+# (logits [N, K], reference [N, ...]) -> [N] losses that the attack raises; what the logits are held against is nearly
+# always the labels. They are summed, never averaged: a mean would scale each example's gradient by the batch's size,
+# which matters where the step depends on the gradient's length.
 Objective = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -49,6 +51,11 @@ class Attack(Component):
     def gradient_evaluations(self) -> int:
         """Forward and backward passes per example when nothing is broken on the way; a look without a gradient is none,
         as in `Network.gradient_evaluations`."""
+
+    @property
+    def fewest_classes(self) -> int:
+        """With how many classes its loss begins to mean something."""
+        return 2
 
     @property
     def starts_at_image(self) -> bool:
@@ -87,15 +94,38 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
     return others.amax(1) - true
 
 
-OBJECTIVES: dict[str, Objective] = {"cross_entropy": cross_entropy, "margin": margin}
+def dlr(logits: Tensor, labels: Tensor) -> Tensor:
+    """The difference of logits ratio: the margin over z_1 - z_3, the first less the third of the sorted logits (Croce
+    and Hein 2020, eq. 6). The logits' scale and offset cancel out, so a network's certainty hides no gradient."""
+    if logits.shape[1] < 3:
+        problem = f"the dlr loss divides by z_1 - z_3 and needs at least 3 classes, got {logits.shape[1]}"
+        raise ConfigurationError("attack", [f'{problem}: use loss="margin", or cross_entropy'])
+    first, _, third = logits.topk(3, 1).values.unbind(1)
+    return margin(logits, labels) / (first - third + TINY)
 
 
-def input_gradient(network: nn.Module, points: Tensor, labels: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:
+def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """[N] Kullback-Leibler divergences KL(p || q) of log-probabilities [N, K]."""
+    return (log_p.exp() * (log_p - log_q)).sum(1)
+
+
+def kl(logits: Tensor, clean: Tensor) -> Tensor:
+    """KL(p || softmax of the logits), p the prediction on the clean image as log-probabilities [N, K]: no label."""
+    return divergence(clean, F.log_softmax(logits, 1))
+
+
+OBJECTIVES: dict[str, Objective] = {"cross_entropy": cross_entropy, "margin": margin, "dlr": dlr, "kl": kl}
+TINY = 1e-12  # keeps a ratio of equal logits finite, as in the authors' code
+
+
+def input_gradient(
+    network: nn.Module, points: Tensor, reference: Tensor, objective: Objective
+) -> tuple[Tensor, Tensor]:
     """Logits at `points`, and the gradient of the summed objective with respect to the points only."""
     points = points.detach().requires_grad_()
     with torch.enable_grad():
         logits = network(points)
-        (gradient,) = torch.autograd.grad(objective(logits, labels).sum(), points)
+        (gradient,) = torch.autograd.grad(objective(logits, reference).sum(), points)
     return logits.detach(), gradient
 
 

@@ -17,7 +17,3 @@ class CWPGD(PGD):
 
     num_steps: int = Field(40, ge=1, le=10_000, description="gradient steps per restart")
     loss: Literal["margin"] = Field("margin", description="what the attack raises; for another loss use pgd")
-
-    @property
-    def label(self) -> str:
-        return f"cw_pgd_{self.num_steps}" + (f"x{self.num_restarts}" if self.num_restarts > 1 else "")

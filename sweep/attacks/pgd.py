@@ -1,13 +1,14 @@
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sweep.attacks.ascent import ascend
-from sweep.attacks.base import OBJECTIVES, Adversary, Attack, Objective, misclassified
+from sweep.attacks.base import OBJECTIVES, Adversary, Attack, Objective, kl, misclassified
 from sweep.registry import register
 
 RandomStart = Literal["uniform", "gaussian", "none"]
@@ -23,16 +24,34 @@ class PGD(Attack):
     step_size: float | None = Field(None, gt=0, le=1, description="step in pixel units; replaces relative_step_size")
     num_restarts: int = Field(1, ge=1, le=1_000, description="independent starts; an example counts its worst")
     random_start: RandomStart = Field("uniform", description="uniform in the ball, N(0, 0.001^2) as TRADES, or none")
-    loss: Literal["cross_entropy", "margin"] = Field("cross_entropy", description="what the attack raises")
+    loss: Literal["cross_entropy", "margin", "dlr", "kl"] = Field(
+        "cross_entropy", description="what the attack raises; kl: the divergence from the clean prediction"
+    )
+    momentum: float = Field(
+        0.0, ge=0, le=10, description="decay of the gathered gradient; 1 with relative_step_size 1 is MI-FGSM"
+    )
+
+    @model_validator(mode="after")
+    def _can_begin(self) -> Self:
+        if self.loss == "kl" and self.starts_at_image:
+            raise ValueError("loss kl has no gradient at the image itself: give random_start uniform or gaussian")
+        return self
 
     @property
     def label(self) -> str:
+        """A loss that the name does not imply, and momentum, tell it from its siblings: ``pgd_10_dlr_momentum``."""
         restarts = f"x{self.num_restarts}" if self.num_restarts > 1 else ""
-        return f"{self.name}_{self.num_steps}{restarts}" + ("_margin" if self.loss == "margin" else "")
+        implied = self.loss == type(self).model_fields["loss"].default
+        loss = "" if implied else f"_{self.loss}"
+        return f"{self.name}_{self.num_steps}{restarts}{loss}" + ("_momentum" if self.momentum else "")
 
     @property
     def gradient_evaluations(self) -> int:
         return self.num_steps * self.num_restarts
+
+    @property
+    def fewest_classes(self) -> int:
+        return 3 if self.loss == "dlr" else 2
 
     @property
     def starts_at_image(self) -> bool:
@@ -48,28 +67,40 @@ class PGD(Attack):
         objective: Objective | None = None,
         until_broken: bool = False,
     ) -> Tensor:
-        objective = objective or OBJECTIVES[self.loss]
+        objective, reference = self._raised(network, images, labels, objective)
         worst: Tensor | None = None
         for _ in range(self.num_restarts):
             # Every restart draws for the whole batch, so what an example meets never depends on its neighbours' fates.
             start = self._start(images, adversary)
             if worst is None:
-                worst = self._ascend(network, images, labels, start, adversary, objective, until_broken)
+                worst = self._ascend(network, images, labels, start, adversary, objective, reference, until_broken)
                 continue
             rows = torch.arange(len(images), device=images.device)
             if until_broken:
                 rows = rows[~misclassified(network, worst, labels)]
             if not len(rows):
                 break
-            tried = self._ascend(network, images[rows], labels[rows], start[rows], adversary, objective, until_broken)
-            worse = _losses(network, tried, labels[rows], objective) > _losses(
-                network, worst[rows], labels[rows], objective
+            some = images[rows], labels[rows], start[rows]
+            tried = self._ascend(network, *some, adversary, objective, reference[rows], until_broken)
+            worse = _losses(network, tried, reference[rows], objective) > _losses(
+                network, worst[rows], reference[rows], objective
             )
             if until_broken:
                 worse = worse | misclassified(network, tried, labels[rows])
             worst[rows[worse]] = tried[worse]
         assert worst is not None
         return worst
+
+    def _raised(
+        self, network: nn.Module, images: Tensor, labels: Tensor, objective: Objective | None
+    ) -> tuple[Objective, Tensor]:
+        """What is raised, and what it holds the logits against."""
+        if objective is not None:
+            return objective, labels
+        if self.loss == "kl":
+            with torch.no_grad():
+                return kl, F.log_softmax(network(images), 1)
+        return OBJECTIVES[self.loss], labels
 
     def _start(self, images: Tensor, adversary: Adversary) -> Tensor:
         if self.random_start == "uniform":
@@ -87,6 +118,7 @@ class PGD(Attack):
         start: Tensor,
         adversary: Adversary,
         objective: Objective,
+        reference: Tensor,
         until_broken: bool,
     ) -> Tensor:
         step_size = self.step_size or self.relative_step_size * adversary.epsilon / self.num_steps
@@ -97,12 +129,14 @@ class PGD(Attack):
             start,
             adversary,
             objective=objective,
+            reference=reference,
+            momentum=self.momentum,
             step_size=step_size,
             num_steps=self.num_steps,
             until_broken=until_broken,
         )
 
 
-def _losses(network: nn.Module, points: Tensor, labels: Tensor, objective: Objective) -> Tensor:
+def _losses(network: nn.Module, points: Tensor, reference: Tensor, objective: Objective) -> Tensor:
     with torch.no_grad():
-        return objective(network(points), labels)
+        return objective(network(points), reference)

@@ -4,10 +4,10 @@ from typing import Self
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
 from torch.nn import functional as F
 
 from sweep.attacks import NamedAttack, cross_entropy
+from sweep.attacks.base import divergence
 from sweep.attacks.pgd import PGD
 from sweep.defenses.base import AttackedDefense, Losses, Step, correct
 from sweep.models.network import crafting
@@ -58,8 +58,3 @@ class Trades(AttackedDefense):
             clean_correct=correct(clean_logits, step.labels),
             adversarial_correct=correct(logits, step.labels),
         )
-
-
-def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """[N] Kullback-Leibler divergences KL(p || q) of log-probabilities [N, K]."""
-    return (log_p.exp() * (log_p - log_q)).sum(1)

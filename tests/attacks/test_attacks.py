@@ -23,6 +23,8 @@ from sweep.threat_models import ThreatModel
 
 # Those that are too dear as they come; every other one is used as it comes.
 CHEAPER: dict[str, dict[str, Any]] = {
+    "apgd": {"num_steps": 20},
+    "apgd_t": {"num_steps": 10, "num_targets": 3},
     "carlini_l2": {"num_steps": 75, "learning_rate": 0.1, "binary_search_steps": 2, "initial_constant": 5.0},
     "fab_t": {"num_steps": 10},
     "square": {"num_queries": 100},
@@ -121,6 +123,8 @@ def test_its_label_can_be_part_of_a_metric_s_name(name: str) -> None:
 @pytest.mark.parametrize(("name", "ball"), CASES)
 def test_the_radius_may_be_a_tensor(name: str, ball: str, undefended: Undefended) -> None:
     network, images, labels = undefended
-    plain = attack_named(name).perturb(network, images[:4], labels[:4], adversary(ball))
-    given = Adversary(adversary(ball).threat_model, torch.tensor(RADII[ball]), torch.Generator().manual_seed(0))
-    assert torch.allclose(attack_named(name).perturb(network, images[:4], labels[:4], given), plain, atol=1e-6)
+    network, images, labels = deepcopy(network).double(), images[:4].double(), labels[:4]
+    plain = attack_named(name).perturb(network, images, labels, adversary(ball))
+    radius = torch.tensor(RADII[ball], dtype=torch.float64)
+    given = Adversary(adversary(ball).threat_model, radius, torch.Generator().manual_seed(0))
+    assert torch.allclose(attack_named(name).perturb(network, images, labels, given), plain, atol=1e-6)

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor, nn
 
 from sweep.attacks import Adversary, Attack, cross_entropy, margin, misclassified
-from sweep.attacks.base import input_gradient, wrong
+from sweep.attacks.base import input_gradient, kl, wrong
 from sweep.attacks.cw_pgd import CWPGD
 from sweep.attacks.fgsm import FGSM
 from sweep.attacks.pgd import PGD
@@ -124,6 +125,58 @@ def test_another_objective_replaces_the_attack_s_own() -> None:
         Linear(), GREY, ZERO, adversary(Linf(epsilon=0.1)), objective=lambda logits, _: logits[:, 0]
     )
     assert torch.allclose(away.flatten(), GREY.flatten() + 0.1 * WEIGHT[0].sign())
+
+
+# --- momentum
+
+
+class Turning(nn.Module):
+    """Two classes; the loss of class 0 rises along (4, 3), and once the first pixel has moved along (4, -3)."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        first, second = images.flatten(1).unbind(1)
+        score = 4 * first + 3 * torch.where(first > 0.5, -second, second)
+        return torch.stack([-score, score], 1)
+
+
+@pytest.mark.parametrize("ball", [Linf(epsilon=0.4), L2(epsilon=0.4)])
+def test_momentum_gathers_gradients_of_length_1(ball: ThreatModel) -> None:
+    """MI-FGSM by hand: g_1 = (4, 3) / 7, g_2 = mu g_1 + (4, -3) / 7, whatever the gradients' own lengths were."""
+    image = torch.full((1, 1, 1, 2), 0.5, dtype=torch.float64)
+    attack = PGD(num_steps=2, step_size=0.1, random_start="none", momentum=0.5, loss="margin")
+    moved = attack.perturb(Turning(), image, ZERO, adversary(ball)).flatten()
+    gathered = [torch.tensor([4.0, 3.0]), torch.tensor([0.5 * 4 + 4, 0.5 * 3 - 3])]
+    directions = [g.sign() if ball.name == "linf" else g / g.norm() for g in gathered]
+    assert torch.allclose(moved, 0.5 + 0.1 * torch.stack(directions).sum(0).double())
+
+
+# --- the divergence
+
+
+def test_the_divergence_is_raised_from_the_clean_prediction_whatever_the_labels() -> None:
+    network, (images, labels) = bent(), batch()
+    clean = F.log_softmax(network(images).detach(), 1)
+    attack = PGD(num_steps=3, num_restarts=2, loss="kl")
+    points = attack.perturb(network, images, (labels + 1) % 4, adversary(Linf(epsilon=0.03)))
+    given = PGD(num_steps=3, num_restarts=2).perturb(
+        network, images, labels, adversary(Linf(epsilon=0.03)), objective=lambda logits, _: kl(logits, clean)
+    )
+    assert torch.allclose(points, given)
+
+
+def test_the_divergence_follows_the_examples_that_are_left() -> None:
+    """Until broken, the batch shrinks and so must the predictions that its divergences are taken from."""
+    network, (images, labels), attack = bent(), batch(), PGD(num_steps=6, num_restarts=2, loss="kl")
+    together = attack.perturb(network, images, labels, adversary(Linf(epsilon=0.03)), until_broken=True)
+    broken = misclassified(network, together, labels)
+    assert 0 < broken.sum() < len(images)
+    at_full = attack.perturb(network, images, labels, adversary(Linf(epsilon=0.03)))
+    assert torch.allclose(together[~broken], at_full[~broken])
+
+
+def test_the_divergence_is_refused_a_start_where_it_has_no_gradient() -> None:
+    with pytest.raises(ValidationError, match="loss kl has no gradient at the image itself: give random_start"):
+        PGD(loss="kl", random_start="none")
 
 
 @settings(max_examples=60, deadline=None)
@@ -270,7 +323,10 @@ def test_attack_of_a_gradient_that_is_nan_stays_an_image() -> None:
         (PGD(), "pgd_10"),
         (PGD(num_steps=20, num_restarts=5), "pgd_20x5"),
         (PGD(loss="margin"), "pgd_10_margin"),
+        (PGD(num_restarts=3, loss="dlr", momentum=1.0), "pgd_10x3_dlr_momentum"),
+        (PGD(loss="kl"), "pgd_10_kl"),
         (CWPGD(num_steps=7, num_restarts=2), "cw_pgd_7x2"),
+        (CWPGD(momentum=1.0), "cw_pgd_40_momentum"),
         (FGSM(), "fgsm"),
         (FGSM(random_start=True), "fgsm_random_start"),
     ],

@@ -11,9 +11,10 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional as F
 
+from sweep.attacks.base import divergence
 from sweep.attacks.pgd import PGD
 from sweep.defenses import Step
-from sweep.defenses.trades import Trades, divergence
+from sweep.defenses.trades import Trades
 from sweep.models.network import Network, crafting
 from sweep.models.small_cnn import SmallCNN
 from sweep.seeding import layer_randomness
