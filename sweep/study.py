@@ -46,6 +46,8 @@ DECIDED_BY_STUDY = {
     "threads": "per_trial.cpus",
 }
 
+NOT_IN_FINGERPRINT = ("budget", "description", "concurrency")
+
 
 class Asha(Record):
     """Asynchronous successive halving, stopping kind (Li et al. 2020): at each rung only the best go on.
@@ -176,10 +178,12 @@ class Study(Record):
 
     @property
     def fingerprint(self) -> str:
-        """Changes with anything that would make other trials; the budget may be extended and the text mended."""
-        return fingerprint(
-            {key: value for key, value in self.to_json().items() if key not in ("budget", "description")}
-        )
+        """Changes with anything that would give other figures: not with the budget, the text, or what trials run on.
+
+        (A trial's CPUs are its threads, and the order of sums differs with their number.)
+        """
+        whole = {key: value for key, value in self.to_json().items() if key not in NOT_IN_FINGERPRINT}
+        return fingerprint(whole | {"per_trial": {"cpus": self.per_trial.cpus}})
 
 
 def study_from(data: Any, subject: str) -> Study:

@@ -90,9 +90,14 @@ def test_json_and_back_is_the_same_study() -> None:
         assert again.trial_config(point, 3).fingerprint == study.trial_config(point, 3).fingerprint
 
 
-def test_the_budget_and_the_text_may_change_and_nothing_else() -> None:
+def test_what_changes_no_figure_may_change_and_nothing_else() -> None:
     first = study_from(valid(), "x").fingerprint
-    allowed: list[dict[str, Any]] = [{"budget": Budget(trials=60)}, {"description": "a better one"}]
+    allowed: list[dict[str, Any]] = [
+        {"budget": Budget(trials=60)},
+        {"description": "a better one"},
+        {"concurrency": 3},
+        {"per_trial": Resources(gpus=0.5)},
+    ]
     for change in allowed:
         assert study_from(changed(**change), "x").fingerprint == first, change
     others: list[dict[str, Any]] = [
@@ -104,6 +109,7 @@ def test_the_budget_and_the_text_may_change_and_nothing_else() -> None:
         {"enqueue": []},
         {"startup_trials": 3},
         {"select": "last"},
+        {"per_trial": Resources(cpus=2)},  # its threads, which the order of sums depends on
     ]
     for change in others:
         assert study_from(changed(**change), "x").fingerprint != first, change

@@ -21,6 +21,7 @@ for command in (
     inspect.check,
     run.run,
     run.resume,
+    run.extend,
     inspect.status,
     trial.trial,
     trial.export,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -14,7 +14,7 @@ from rich.text import Text
 from sweep.orchestration.search import Search
 from sweep.preview import describe_cost
 from sweep.study import Study
-from sweep.tracking.ledger import Ledger, TrialRecord
+from sweep.tracking.ledger import ENDS, Ledger, TrialRecord
 
 PLAIN_EVERY = 30.0  # seconds between summaries where there is no terminal
 
@@ -50,10 +50,8 @@ class Progress:
         self.search, self.ledger = search, search.ledger
         self._already = self._ended()
         if search.restored:
-            ends = ", ".join(f"{count} {end.replace('running', 'in flight')}" for end, count in search.restored.items())
-            rungs = search.rungs.populations() if search.rungs else {}
-            levels = f"; rungs {', '.join(f'{level}: {count}' for level, count in rungs.items())}" if rungs else ""
-            self.say(f"resumed {self.study.name}: {ends}{levels}")
+            for line in restored(search):
+                self.say(line)
         else:
             self.say(f"{self.study.name}: {self.study.budget.trials} trials; starting")
 
@@ -109,6 +107,22 @@ class Progress:
 
     def _ended(self) -> int:
         return sum(trial.end is not None for trial in self.ledger)
+
+
+def restored(search: Search) -> Iterator[str]:
+    """What was found, and found to agree, when the study was opened again."""
+    counts: dict[str, int] = {end: search.restored[end] for end in ENDS} | {"in flight": search.restored["running"]}
+    yield f"resumed {search.study.name}: {_listed(counts)}"
+    if search.rungs:
+        rungs = {f"reached {level:,}": count for level, count in search.rungs.populations().items()}
+        yield f"  rungs   {_listed(rungs)}; each report judged again, with the verdict that the journal holds"
+    yield f"  Optuna  {_listed(search.sampler.states())}; every state, value and parameter is the journal's"
+    if search.ledger.inherited:
+        yield f"  learnt  from {len(search.ledger.inherited)} trials of another study"
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "none yet"
 
 
 def _clock(seconds: float) -> str:

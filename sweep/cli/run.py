@@ -1,9 +1,9 @@
-"""Commands that search: run and resume."""
+"""Commands that search: run, resume and extend."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,7 @@ from sweep.tracking.mlflow import redacted
 if TYPE_CHECKING:
     from sweep.orchestration.folder import StudyFolder
     from sweep.orchestration.search import Search
+    from sweep.study import Study
 
 Address = Annotated[str | None, typer.Option(help="A Ray cluster to join; none: Ray starts here.")]
 TrackingUri = Annotated[
@@ -28,6 +29,9 @@ def run(
     address: Address = None,
     tracking_uri: TrackingUri = None,
     in_process: InProcess = False,
+    warm_start: Annotated[
+        str | None, typer.Option(help="A study (name or folder) whose finished trials the sampler learns from.")
+    ] = None,
 ) -> None:
     """Search a space: Ray runs the trials, Optuna proposes them, MLflow shows them.
 
@@ -41,7 +45,8 @@ def run(
     study = load_study(file)
     if address is None:  # where trials run here, missing data are better said now than by every trial
         study.trial_config(next(study.space.corners()), 0).dataset.load()
-    folder = StudyFolder.create(studies, study)
+    inherited = _inherited(study, StudyFolder.find(studies, warm_start)) if warm_start else None
+    folder = StudyFolder.create(studies, study, inherited)
     _search(folder, address, tracking_uri, in_process)
 
 
@@ -61,11 +66,50 @@ def resume(
     _search(StudyFolder.find(studies, study), address, tracking_uri, in_process)
 
 
+def extend(
+    study: Annotated[str, typer.Argument(help="A study's name or folder.")],
+    studies: Studies = DEFAULT_STUDIES,
+    trials: Annotated[int | None, typer.Option(min=1, help="So many trials more.")] = None,
+    hours: Annotated[float | None, typer.Option(min=0, help="So many hours more.")] = None,
+    gradient_evaluations: Annotated[int | None, typer.Option(min=1, help="So many gradient evaluations more.")] = None,
+) -> None:
+    """Add to a study's budget; `sweep resume` then goes on with it.
+
+    Example: sweep extend digits --trials 24
+    """
+    from sweep.errors import StudyError
+    from sweep.orchestration.folder import StudyFolder
+
+    more = {"trials": trials, "hours": hours, "gradient_evaluations": gradient_evaluations}
+    if not any(more.values()):
+        raise StudyError("nothing to add: give --trials, --hours or --gradient-evaluations")
+    before, after = StudyFolder.find(studies, study).extend(**more)
+    for name, addition in more.items():
+        if addition:
+            typer.echo(f"{name.replace('_', ' ')}: {getattr(before, name):,} before, {getattr(after, name):,} now")
+    where = f" --studies {studies}" if studies != DEFAULT_STUDIES else ""
+    typer.echo(f"go on with   sweep resume {study}{where}")
+
+
+def _inherited(study: Study, source: StudyFolder) -> dict[str, Any]:
+    """What a study takes from another one, having said what, and what not."""
+    from sweep.orchestration.warm_start import warm_start
+
+    found = warm_start(study, source)
+    typer.echo(f"learning from {len(found.event['trials'])} trials of {source.path}")
+    for line in found.differences:
+        typer.echo(f"  {line}")
+    for reason, count in found.left_out.most_common():
+        typer.echo(f"  left out {count}: {reason}")
+    return found.event
+
+
 def _search(folder: StudyFolder, address: str | None, tracking_uri: str | None, in_process: bool) -> None:
     from sweep.analysis import results
     from sweep.cli import tables
     from sweep.cli.progress import Progress
     from sweep.orchestration import search as searching
+    from sweep.tracking.mirror import standing
     from sweep.tracking.mlflow import Mirror, local_uri
 
     study = folder.study()
@@ -73,6 +117,8 @@ def _search(folder: StudyFolder, address: str | None, tracking_uri: str | None, 
     mirror = Mirror(folder.path, uri, study.name)
     with Progress(study) as progress, searching.opened(folder, progress.hear, progress.say) as search:
         progress.follow(search)
+        if search.restored:
+            progress.say(f"  MLflow  {standing(folder.path)}")
         mirror.start()
         try:
             _run_trials(search, address, in_process)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from bisect import insort
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -22,6 +23,7 @@ class Rungs:
     rule: Asha
     goal: Goal
     values: dict[int, dict[int, float]] = field(default_factory=dict)
+    _ordered: dict[int, list[float]] = field(default_factory=dict)  # the same by size: long studies have long rungs
 
     def levels(self) -> Iterator[int]:
         """The rungs, without end."""
@@ -42,9 +44,12 @@ class Rungs:
         return all(self._goes_on(int(level), best) for level in recorded), recorded
 
     def record(self, trial: int, recorded: Mapping[str, float]) -> None:
-        """Take in what `judge` recorded, now or as the journal tells it."""
+        """Take in what `judge` recorded, once or again."""
         for level, value in recorded.items():
-            self.values.setdefault(int(level), {})[trial] = value
+            values = self.values.setdefault(int(level), {})
+            if trial not in values:
+                values[trial] = value
+                insort(self._ordered.setdefault(int(level), []), value)
 
     def value(self, metrics: Mapping[str, float]) -> float:
         """The objective, greater being better; minus infinity where it is missing or not finite."""
@@ -58,7 +63,7 @@ class Rungs:
         return {level: len(values) for level, values in sorted(self.values.items())}
 
     def _goes_on(self, level: int, value: float) -> bool:
-        values = sorted(self.values[level].values(), reverse=True)
+        values = self._ordered[level]
         if len(values) < self.rule.reduction_factor:
             return True
-        return value >= values[len(values) // self.rule.reduction_factor - 1]
+        return value >= values[-(len(values) // self.rule.reduction_factor)]

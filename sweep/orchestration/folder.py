@@ -1,7 +1,7 @@
 """The study folder: the resolved study, its journal, its trials; one owner at a time.
 
 studies/digits/
-    study.json     the study in full, its fingerprint, versions and commit
+    study.json     the study in full, its fingerprint, versions and commit; what its budget was before
     journal.log    every event: the truth
     lock           who runs it now
     trials/0007/   config.json, checkpoint.pt, metrics.json, best.safetensors, last.safetensors
@@ -20,15 +20,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TextIO
 
 from sweep.checkpoint import write_json
 from sweep.errors import StudyError, unknown
-from sweep.study import Study, study_from
+from sweep.registry import validated
+from sweep.study import Budget, Study, study_from
 from sweep.tracking import journal
 from sweep.tracking.ledger import Ledger
 
@@ -43,8 +44,11 @@ class StudyFolder:
         self.journal = path / journal.FILE_NAME
 
     @classmethod
-    def create(cls, root: Path, study: Study) -> StudyFolder:
-        """A new folder for `study`, its resolved form written. Refuses to touch a study that is there already."""
+    def create(cls, root: Path, study: Study, inherited: Mapping[str, Any] | None = None) -> StudyFolder:
+        """A new folder for `study`, its resolved form written. Refuses to touch a study that is there already.
+
+        `inherited` is what the journal begins with where the study learns from another one (see warm_start.py).
+        """
         folder = cls(root / study.name)
         if (folder.path / "study.json").exists():
             known = folder.record()["fingerprint"]
@@ -57,9 +61,13 @@ class StudyFolder:
             raise StudyError(
                 f"{folder.path} holds a journal but no study.json; restore that from a copy, or move this folder away"
             )
+        if inherited:
+            folder.path.mkdir(parents=True, exist_ok=True)
+            with closing(journal.Journal(folder.journal)) as new:
+                new.append("inherited", **inherited)
         record = {
             "fingerprint": study.fingerprint,
-            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "created": _now(),
             "commit": _commit(),
             "versions": versions(),
             "study": study.to_json(),
@@ -99,6 +107,29 @@ class StudyFolder:
                 f"{record['fingerprint']}; restore it, or start another study"
             )
         return study
+
+    def extend(self, **more: float | None) -> tuple[Budget, Budget]:
+        """Add to the budget's limits, each named as in `Budget`; gives it as it was and as it is.
+
+        `study.json` is replaced at once, and keeps what the budget was before under "budgets". Raises StudyError where
+        a sweep runs here, and where there is no such limit to add to.
+        """
+        with self.owned():
+            before = self.study().budget
+            limits = before.model_dump()
+            for name, addition in more.items():
+                if addition is None:
+                    continue
+                if limits[name] is None:
+                    raise StudyError(f"{self.path}: its budget sets no limit of {name.replace('_', ' ')} to add to")
+                limits[name] += addition
+            after = validated(Budget, limits, f"the extended budget of {self.path}")
+            record = self.record()
+            past = {"until": _now(), **record["study"]["budget"]}
+            record["budgets"] = [*record.get("budgets", []), past]
+            record["study"]["budget"] = after.model_dump(mode="json")
+            write_json(self.path / "study.json", record)
+        return before, after
 
     def ledger(self) -> Ledger:
         """What the journal says, summed up; empty where nothing was run yet."""
@@ -142,6 +173,10 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def _commit() -> str | None:

@@ -20,6 +20,7 @@ from typing import Any
 from sweep.errors import ConfigurationError
 from sweep.orchestration.early_stopping import Rungs
 from sweep.orchestration.folder import StudyFolder, versions
+from sweep.orchestration.restore import contradicted, contradiction, refuse_disagreements
 from sweep.orchestration.sampler import Sampler
 from sweep.orchestration.worker import Assignment
 from sweep.tracking.journal import Journal, read
@@ -41,12 +42,16 @@ class Search:
         self.rungs = Rungs(self.study.early_stopping, self.goal) if self.study.early_stopping else None
         self._listener = listener
         self._journal = Journal(folder.journal)
-        for event, _ in read(folder.journal):
+        for line, (event, _) in enumerate(read(folder.journal), start=1):
+            if reason := self._contradiction(event):
+                raise contradicted(folder.journal, line, reason)
             self._apply(event)
         self.restored = self.ledger.counts()
-        self.sampler = Sampler(self.study, folder.path, self.ledger)
+        self.sampler = Sampler(self.study, folder.path, self.ledger, self.ledger.inherited)
+        refuse_disagreements(folder.path, self.sampler.disagreements(self.ledger))
         self._waiting = self.ledger.in_flight
-        self._append("session", session=self.ledger.sessions + 1, host=gethostname(), pid=getpid(), versions=versions())
+        here = {"host": gethostname(), "pid": getpid(), "versions": versions(), "fingerprint": self.study.fingerprint}
+        self._append("session", session=self.ledger.sessions + 1, **here)
 
     def ask(self) -> Assignment | None:
         """A trial to run: first those that were in flight when this session began, then new ones within the budget."""
@@ -121,15 +126,32 @@ class Search:
 
     def _report(self, trial: TrialRecord, message: Mapping[str, Any]) -> bool:
         epoch, metrics = message["epoch"], message["metrics"]
-        goes_on, rungs = True, dict[str, float]()
-        if self.rungs and self.goal.metric in metrics:
-            best = max(map(self.rungs.value, [*trial.reports.values(), metrics]))
-            resource = {"epochs": epoch, **metrics}[self.rungs.rule.resource]
-            goes_on, rungs = self.rungs.judge(trial.number, resource, best)
-            goes_on = goes_on or epoch >= trial.config["epochs"]  # trained to the end, it counts for those that follow
-        decision = "continue" if goes_on else "stop"
+        decision, rungs = self._verdict(trial, epoch, metrics)
         self._append("reported", trial=trial.number, epoch=epoch, metrics=metrics, rungs=rungs, decision=decision)
-        return goes_on
+        return decision == "continue"
+
+    def _verdict(self, trial: TrialRecord, epoch: int, metrics: Mapping[str, float]) -> tuple[str, dict[str, float]]:
+        """What early stopping says to a trial's report, and what the rungs record of it."""
+        if self.rungs is None or self.goal.metric not in metrics:
+            return "continue", {}
+        resource = {"epochs": epoch, **metrics}[self.rungs.rule.resource]
+        if not self.rungs.reached(trial.number, resource):
+            return "continue", {}
+        best = max(map(self.rungs.value, [*trial.reports.values(), metrics]))
+        goes_on, rungs = self.rungs.judge(trial.number, resource, best)
+        # Trained to the end, it counts for those that follow.
+        return ("continue" if goes_on or epoch >= trial.config["epochs"] else "stop"), rungs
+
+    def _contradiction(self, event: Mapping[str, Any]) -> str | None:
+        """Why this event cannot follow those before it, or None. Early stopping judges each report once more."""
+        if reason := contradiction(event, self.ledger, self.study.fingerprint):
+            return reason
+        if event["event"] == "reported":
+            verdict = self._verdict(self.ledger.trials[event["trial"]], event["epoch"], event["metrics"])
+            if verdict != (event["decision"], event["rungs"]):
+                said = f"'{event['decision']}' and the rungs {event['rungs']}"
+                return f"says {said}, where the reports before it make '{verdict[0]}' and {verdict[1]}"
+        return None
 
     def _end(self, trial: TrialRecord, end: str, *, final: Any = None, error: Any = None) -> None:
         self._append("ended", trial=trial.number, end=end, best=self._selected(trial), final=final, error=error)

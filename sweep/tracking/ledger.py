@@ -1,5 +1,6 @@
 """The journal's events, summed up: what is known of every trial. Live and after a crash alike, this is how it is known.
 
+inherited trials of another study, to learn from
 session   a sweep began or was resumed          asked     the sampler proposed a trial
 started   a worker took it up                   reported  it finished an epoch; what early stopping said
 ended     it is over, and how                   closed    the session ended
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from sys import intern  # the names of metrics, which each event of the journal would bring anew
 from typing import Any, Literal, get_args
 
 from sweep.objective import WORST, Goal, Rank
@@ -68,6 +70,8 @@ class Ledger:
     trials: dict[int, TrialRecord] = field(default_factory=dict)
     sessions: int = 0
     hours: float = 0.0  # wall time of all sessions, as far as the journal tells
+    gradient_evaluations: float = 0.0  # of all trials
+    inherited: list[TrialRecord] = field(default_factory=list)  # another study's: never among the results
     _since: float | None = None
 
     def apply(self, event: Mapping[str, Any]) -> None:
@@ -83,10 +87,6 @@ class Ledger:
     def in_flight(self) -> list[TrialRecord]:
         return [trial for trial in self.trials.values() if trial.end is None]
 
-    @property
-    def gradient_evaluations(self) -> float:
-        return sum(trial.gradient_evaluations for trial in self.trials.values())
-
     def counts(self) -> Counter[str]:
         """Trials by end; those that run or wait as ``running``."""
         return Counter(trial.end or "running" for trial in self.trials.values())
@@ -98,6 +98,11 @@ class Ledger:
 
     def __iter__(self) -> Iterator[TrialRecord]:
         return iter(self.trials.values())
+
+    def _inherited(self, event: Mapping[str, Any]) -> None:
+        for trial in event["trials"]:
+            reports = {int(epoch): metrics for epoch, metrics in trial["reports"].items()}
+            self.inherited.append(TrialRecord(**trial | {"reports": reports}))
 
     def _session(self, event: Mapping[str, Any]) -> None:
         self.sessions = event["session"]
@@ -113,7 +118,9 @@ class Ledger:
 
     def _reported(self, event: Mapping[str, Any]) -> None:
         trial = self.trials[event["trial"]]
-        trial.reports[event["epoch"]] = event["metrics"]
+        before = trial.gradient_evaluations
+        trial.reports[event["epoch"]] = {intern(name): value for name, value in event["metrics"].items()}
+        self.gradient_evaluations += trial.gradient_evaluations - before
         trial.is_condemned = event.get("decision") == "stop"
 
     def _ended(self, event: Mapping[str, Any]) -> None:

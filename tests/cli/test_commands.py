@@ -126,6 +126,38 @@ def test_a_finished_study_resumes_to_itself(workplace: Path) -> None:
     assert (workplace / "studies" / "tiny" / "journal.log").read_text().count('"event":"ended"') == lines == 3
 
 
+def test_a_resumed_study_says_what_was_found_to_agree(workplace: Path) -> None:
+    printed = sweep("resume", "tiny", "--in-process", folder=workplace)
+    assert "Optuna  3 complete; every state, value and parameter is the journal's" in printed
+    assert "MLflow  3 of 3 trials have their run; " in printed
+
+
+def test_a_budget_is_extended_and_the_study_goes_on(workplace: Path) -> None:
+    sweep("run", "tiny.py", "--studies", "longer", "--in-process", folder=workplace)
+    assert "nothing to add" in sweep("extend", "tiny", "--studies", "longer", folder=workplace, code=2)
+    assert "no limit of hours" in sweep(
+        "extend", "tiny", "--studies", "longer", "--hours", "1", folder=workplace, code=2
+    )
+    printed = sweep("extend", "tiny", "--studies", "longer", "--trials", "1", folder=workplace)
+    assert "trials: 3 before, 4 now" in printed and "sweep resume tiny --studies longer" in printed
+    printed = sweep("resume", "tiny", "--studies", "longer", "--in-process", folder=workplace)
+    assert "resumed tiny: 3 completed" in printed and "4 trials: 4 completed" in printed
+
+
+def test_a_study_learns_from_another_one(workplace: Path) -> None:
+    text = TINY.replace('name="tiny"', 'name="warm"').replace('"random"', '"tpe"').replace("trials=3", "trials=1")
+    (workplace / "warm.py").write_text(text.replace("LogUniform(0.01, 0.1)", "LogUniform(0.01, 0.2)"))
+    printed = sweep("run", "warm.py", "--in-process", "--warm-start", "tiny", folder=workplace)
+    assert "learning from 3 trials of studies/tiny" in printed
+    assert "changed optimizer.learning_rate: 0.01 to 0.1, log scale there, 0.01 to 0.2, log scale here" in printed
+    assert "1 trials: 1 completed" in printed
+    assert "learnt  from 3 trials of another study" in sweep("resume", "warm", "--in-process", folder=workplace)
+    assert "learns from no trial" in sweep(
+        "run", "tiny.py", "--studies", "new", "--warm-start", "studies/tiny", folder=workplace, code=2
+    )
+    assert not (workplace / "new").exists()
+
+
 def test_status_and_its_json_agree_with_the_parquet(workplace: Path) -> None:
     import pyarrow.parquet as pq
 
@@ -200,6 +232,8 @@ WRONG = [
     (("check", "absent.py"), "there is no search-space file absent.py"),
     (("resume", "digts"), "unknown study 'digts'"),
     (("status", "nowhere"), "unknown study"),
+    (("extend", "nowhere", "--trials", "3"), "unknown study"),
+    (("extend", "nowhere", "--trials", "0"), "greater than or equal to 1"),
     (("trial", "absent.json"), "there is no configuration"),
     (("trial", "broken.json"), "is not JSON"),
     (("trial", "wrong.json"), "Field required"),
@@ -235,7 +269,7 @@ def test_missing_data_are_said_before_anything_is_written(tmp_path: Path) -> Non
 
 def test_every_command_has_help_with_an_example(tmp_path: Path) -> None:
     overview = sweep("--help", folder=tmp_path)
-    commands = ("check", "run", "resume", "status", "trial", "export", "ui", "components")
+    commands = ("check", "run", "resume", "extend", "status", "trial", "export", "ui", "components")
     assert all(command in overview for command in commands)
     for command in commands:
         assert f"Example: sweep {command}" in sweep(command, "--help", folder=tmp_path)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from tiny_study import tiny
 
-from sweep.errors import StudyError
+from sweep.errors import ConfigurationError, StudyError
 from sweep.orchestration.folder import StudyFolder, versions
 from sweep.study import Budget
 from sweep.tracking.journal import Journal
@@ -90,6 +90,28 @@ def test_a_changed_study_is_refused_and_an_extended_budget_is_not(tmp_path: Path
     edited(folder, seed=1)
     with pytest.raises(StudyError, match=r"study.json was changed: .*fingerprint"):
         folder.study()
+
+
+def test_the_budget_is_extended_with_its_history(tmp_path: Path) -> None:
+    folder = StudyFolder.create(tmp_path, tiny(budget=Budget(trials=4, hours=0.5)))
+    before, after = folder.extend(trials=3, hours=1.5, gradient_evaluations=None)
+    assert (before, after) == (Budget(trials=4, hours=0.5), Budget(trials=7, hours=2.0))
+    folder.extend(trials=1)
+    assert folder.study().budget == Budget(trials=8, hours=2.0)
+    assert [(past["trials"], past["hours"]) for past in folder.record()["budgets"]] == [(4, 0.5), (7, 2.0)]
+    assert folder.record()["fingerprint"] == tiny().fingerprint
+
+
+def test_a_budget_that_cannot_be_extended_is_left_alone(tmp_path: Path) -> None:
+    folder = StudyFolder.create(tmp_path, tiny())
+    before = (folder.path / "study.json").read_bytes()
+    with pytest.raises(StudyError, match="sets no limit of gradient evaluations to add to"):
+        folder.extend(gradient_evaluations=10)
+    with pytest.raises(ConfigurationError, match=r"trials: .*less than or equal to 1000000"):
+        folder.extend(trials=1_000_000)
+    with folder.owned(), pytest.raises(StudyError, match="is being run by process"):
+        folder.extend(trials=1)
+    assert (folder.path / "study.json").read_bytes() == before
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"study": {}}', "\x00"])

@@ -1,0 +1,59 @@
+"""What a session finds, proven: each event follows from those before it, and Optuna holds what the journal says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from sweep.errors import JournalError, StudyError
+from sweep.tracking.ledger import Ledger
+
+
+def contradiction(event: Mapping[str, Any], ledger: Ledger, fingerprint: str) -> str | None:
+    """Why an event cannot follow those that the ledger holds, or None. `fingerprint` is the study's."""
+    kind, number = event["event"], event.get("trial")
+    if kind == "session":
+        return _session(event, ledger, fingerprint)
+    if kind == "asked":
+        expected = len(ledger.trials)
+        return None if number == expected else f"asks trial {number}, where trial {expected} is the next"
+    return None if number is None else _of_a_trial(event, ledger)
+
+
+def contradicted(journal: Path, line: int, reason: str) -> JournalError:
+    """The refusal of a journal whose events do not fit together."""
+    return JournalError(
+        f"{journal}, line {line}: {reason}; a line is missing, was changed, or is another sweep's: restore the file "
+        "from a copy, or delete this line and all after it: the sweep goes on from what is left"
+    )
+
+
+def refuse_disagreements(folder: Path, sentences: Iterable[str]) -> None:
+    """Raise StudyError where Optuna, rebuilt, holds anything else than the journal says."""
+    if found := list(islice(sentences, 3)):
+        raise StudyError(
+            f"{folder}: Optuna's study, rebuilt, is not the journal's: {'; '.join(found)}. "
+            "Resume with the versions of sweep and optuna that study.json names"
+        )
+
+
+def _session(event: Mapping[str, Any], ledger: Ledger, fingerprint: str) -> str | None:
+    if event["session"] != ledger.sessions + 1:
+        return f"begins session {event['session']}, where session {ledger.sessions + 1} is the next"
+    if event.get("fingerprint", fingerprint) != fingerprint:
+        return f"was written for a study with the fingerprint {event['fingerprint']}, and study.json has {fingerprint}"
+    return None
+
+
+def _of_a_trial(event: Mapping[str, Any], ledger: Ledger) -> str | None:
+    kind, number = event["event"], event["trial"]
+    if number not in ledger.trials:
+        return f"'{kind}' speaks of trial {number}, which was never asked"
+    trial = ledger.trials[number]
+    if kind in ("reported", "ended") and trial.end is not None:
+        return f"'{kind}' speaks of trial {number}, which was over ({trial.end})"
+    if kind == "reported" and event["epoch"] != trial.epoch + 1:
+        return f"trial {number} reports epoch {event['epoch']}, where epoch {trial.epoch + 1} is the next"
+    return None
