@@ -26,6 +26,7 @@ __all__ = [
     "Budget",
     "Choice",
     "Integer",
+    "Limits",
     "LogUniform",
     "Maximize",
     "Minimize",
@@ -46,7 +47,7 @@ DECIDED_BY_STUDY = {
     "threads": "per_trial.cpus",
 }
 
-NOT_IN_FINGERPRINT = ("budget", "description", "concurrency")
+NOT_IN_FINGERPRINT = ("budget", "description", "concurrency", "retries", "limits")
 
 
 class Asha(Record):
@@ -69,11 +70,27 @@ class Budget(Record):
     hours: float | None = Field(None, gt=0, description="wall time over all sessions of the study")
 
 
+class Limits(Record):
+    """Wall time, in hours, after which a trial's process is ended from outside, whatever it is doing."""
+
+    trial_hours: float | None = Field(
+        None, gt=0, description="of one trial, all its attempts together: it ends as timed_out"
+    )
+    epoch_hours: float | None = Field(
+        6.0, gt=0, description="without a finished epoch: the process hangs, and the trial is taken up again (retries)"
+    )
+
+
 class Resources(Record):
     """What one trial gets. A fraction of a GPU lets several trials share one; Ray does not isolate their memory."""
 
     cpus: int = Field(1, ge=1, le=1024)
     gpus: float = Field(0.0, ge=0, le=64)
+
+    def times(self, share: int, node: Resources) -> Resources:
+        """So many times as much, up to all of a node; of GPUs no more than one, on which a trial lives."""
+        gpus = max(min(self.gpus * share, node.gpus, 1.0), self.gpus)
+        return Resources(cpus=max(min(self.cpus * share, node.cpus), self.cpus), gpus=gpus)
 
     @model_validator(mode="after")
     def _has_whole_gpus(self) -> Resources:
@@ -104,6 +121,10 @@ class Study(Record):
     budget: Budget
     per_trial: Resources = Resources()
     concurrency: int | None = Field(None, ge=1, description="trials at once; none: as many as the resources hold")
+    retries: int = Field(
+        2, ge=0, le=100, description="how often a trial is taken up again whose process died, hung or ran out of memory"
+    )
+    limits: Limits = Limits()
     enqueue: Annotated[tuple[dict[str, Any], ...], Several] = Field(
         default=(), description="partial configurations that are tried first; the sampler fills in what they leave open"
     )

@@ -7,11 +7,12 @@ from sweep.orchestration.worker import messages
 
 
 def run(search: Search) -> None:
-    """Run until no further trial begins. To be called from the main thread, which alone hears of Ctrl-C."""
+    """Run until no further trial begins. To be called from the main thread, which alone hears of Ctrl-C.
+
+    A trial's time limit is looked at after each epoch; an epoch that never ends, nobody ends here.
+    """
     with search.graceful():
         while (assignment := search.ask()) is not None:
-            for position, message in enumerate(messages(assignment)):
-                if position == 0:
-                    search.started(assignment.number, message["node"], message["pid"])
-                if not search.hear(message):
+            for message in messages(assignment):
+                if not search.hear(message) or search.overdue():
                     break

@@ -11,14 +11,15 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sweep.errors import StudyError
+from sweep.orchestration.bridge import Bridge
 from sweep.orchestration.search import Search
-from sweep.orchestration.worker import Assignment, describe, messages
+from sweep.orchestration.worker import Assignment, messages
 from sweep.study import Resources
 
 # Read by ray when it is imported, so they are set first; whoever set one already knows why.
@@ -45,14 +46,11 @@ from ray.tune.experiment import Trial as TuneTrial  # noqa: E402
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
 
-RESTARTS = 2  # of a trial whose process or node died, from its checkpoint
-
 
 class TrialActor(tune.Trainable):  # type: ignore[misc]  # ray has no types
     """A process that runs one trial after another: importing torch anew for each would cost a second or more."""
 
     _messages: Iterator[dict[str, Any]]
-    _first: bool
 
     def setup(self, config: dict[str, Any]) -> None:
         self._begin(config)
@@ -63,11 +61,8 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]  # ray has no types
 
     def step(self) -> dict[str, Any]:
         message = next(self._messages)
-        # As text: Tune flattens nested results.
         last = "end" in message
-        result = {"message": json.dumps(message), "first": self._first, "last": last, "done": last}
-        self._first = False
-        return result
+        return {"message": json.dumps(message), "last": last, "done": last}  # as text: Tune flattens nested results
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """A trial keeps its own checkpoints."""
@@ -77,53 +72,6 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]  # ray has no types
 
     def _begin(self, config: dict[str, Any]) -> None:
         self._messages = messages(Assignment(**config["assignment"]))
-        self._first = True
-
-
-class Bridge:
-    """The search as Tune's adaptors use it.
-
-    What goes wrong in the search itself (a full disk, say) would be wrapped by Tune, or logged and forgotten: it is
-    kept as `failure`, lets the running trials finish their epoch as Ctrl-C does, and is raised when Tune is done.
-    """
-
-    def __init__(self, search: Search) -> None:
-        self.search = search
-        self.failure: Exception | None = None
-        self._numbers: dict[str, int] = {}
-        self._deaths: dict[str, dict[str, str]] = {}
-
-    def ask(self, trial_id: str) -> dict[str, Any] | None:
-        with self._kept():
-            assignment = self.search.ask()
-            if assignment is not None:
-                self._numbers[trial_id] = assignment.number
-                return assignment.to_json()
-        return None
-
-    def hear(self, result: Mapping[str, Any]) -> bool:
-        with self._kept():
-            message = json.loads(result["message"])
-            if result["first"]:
-                self.search.started(message["trial"], message["node"], message["pid"])
-            return self.search.hear(message)
-        return False
-
-    def died(self, trial_id: str, error: BaseException | None) -> None:
-        """A trial's process died, perhaps not for the last time."""
-        self._deaths[trial_id] = describe(error) if error else {"class": "WorkerDied", "message": "the process is gone"}
-
-    def lost(self, trial_id: str) -> None:
-        with self._kept():
-            self.search.lost(self._numbers[trial_id], self._deaths[trial_id])
-
-    @contextmanager
-    def _kept(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            self.failure = self.failure or error
-            self.search.interrupted = True
 
 
 class SearchAdaptor(Searcher):  # type: ignore[misc]  # ray has no types
@@ -135,10 +83,12 @@ class SearchAdaptor(Searcher):  # type: ignore[misc]  # ray has no types
 
     def suggest(self, trial_id: str) -> Any:
         assignment = self.bridge.ask(trial_id)
-        return Searcher.FINISHED if assignment is None else {"assignment": assignment}
+        if assignment is not None:
+            return {"assignment": assignment}
+        return Searcher.FINISHED if self.bridge.is_over else None  # None: Tune asks again
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
-        """Told of an error only when Tune restarts the trial no more; all else the scheduler's adaptor hears."""
+        """Told of a process that died after the scheduler's adaptor, which hears all else."""
         if error:
             self.bridge.lost(trial_id)
 
@@ -160,30 +110,57 @@ class EarlyStoppingAdaptor(FIFOScheduler):  # type: ignore[misc]  # ray has no t
         self.bridge = bridge
 
     def on_trial_result(self, controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
-        return str(TrialScheduler.CONTINUE if self.bridge.hear(result) else TrialScheduler.STOP)
+        return str(TrialScheduler.CONTINUE if self.bridge.hear(trial.trial_id, result) else TrialScheduler.STOP)
 
     def on_trial_complete(self, controller: Any, trial: TuneTrial, result: dict[str, Any]) -> None:
         """A trial's last message comes here only; the message at which we stopped a trial comes here again."""
         if result.get("last"):
-            self.bridge.hear(result)
+            self.bridge.hear(trial.trial_id, result)
 
     def on_trial_error(self, controller: Any, trial: TuneTrial) -> None:
-        """A process died. Tune calls this also where it then restarts the trial."""
+        """A process died. Tune calls this also where it then restarts the trial itself, as it does after preemption."""
         self.bridge.died(trial.trial_id, trial.get_error())
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # as above
 
 
+class Watchdog(tune.Callback):  # type: ignore[misc]  # ray has no types
+    """Kills the processes that are over a limit, from Tune's loop, which turns ten times a second."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self.bridge = bridge
+
+    def on_step_begin(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
+        late = self.bridge.overdue()
+        for trial in trials if late else ():
+            if trial.trial_id in late and trial.temporary_state.ray_actor is not None:
+                ray.kill(trial.temporary_state.ray_actor)  # and, where it is stopped, its node does, 5 seconds later
+
+
 def run(search: Search, address: str | None = None) -> None:
     """Run until no further trial begins, on this machine or on the Ray cluster at `address`."""
-    with _cluster(address), search.graceful(), tempfile.TemporaryDirectory(prefix="sweep-tune-") as scratch:
+    with _cluster(address), search.graceful():
+        search.attempts.node = _largest_node()
+        capacity = _capacity(search.study.per_trial, may_grow=address is not None)
         bridge = Bridge(search)
-        per_trial = search.study.per_trial
-        resources = tune.PlacementGroupFactory([{"CPU": per_trial.cpus, "GPU": per_trial.gpus}])
-        capacity = _capacity(per_trial, may_grow=address is not None)
+        while not search.is_over:
+            try:
+                _run(search, bridge, capacity)
+            except RuntimeError as error:
+                # Tune does not survive a worker that a memory monitor killed; the search goes on with another Tune.
+                if not isinstance(error.__cause__, ray.exceptions.OutOfMemoryError):
+                    raise
+                bridge.lost_for_memory(error.__cause__)
+    if bridge.failure:
+        raise bridge.failure
+
+
+def _run(search: Search, bridge: Bridge, capacity: int) -> None:
+    """One run of Tune, until the search is over."""
+    with tempfile.TemporaryDirectory(prefix="sweep-tune-") as scratch:
         tuner = tune.Tuner(
-            tune.with_resources(TrialActor, resources),
+            tune.with_resources(TrialActor, _placement(search.study.per_trial, search.attempts.node)),
             tune_config=tune.TuneConfig(
                 search_alg=SearchAdaptor(bridge),
                 scheduler=EarlyStoppingAdaptor(bridge),
@@ -193,16 +170,20 @@ def run(search: Search, address: str | None = None) -> None:
                 trial_dirname_creator=lambda trial: str(trial.trial_id),
             ),
             run_config=tune.RunConfig(
-                name=search.study.name,
-                storage_path=scratch,
-                verbose=0,
-                failure_config=tune.FailureConfig(max_failures=RESTARTS),
+                name=search.study.name, storage_path=scratch, verbose=0, callbacks=[Watchdog(bridge)]
             ),
         )
-        with _memory_explained():
-            tuner.fit()
-    if bridge.failure:
-        raise bridge.failure
+        tuner.fit()
+
+
+def _placement(per_trial: Resources, node: Resources) -> Callable[[dict[str, Any]], Any]:
+    """The place that a trial needs, by its assignment."""
+
+    def place(config: dict[str, Any]) -> Any:
+        needs = per_trial.times(config["assignment"]["share"], node)
+        return tune.PlacementGroupFactory([{"CPU": needs.cpus, "GPU": needs.gpus}])
+
+    return place
 
 
 @contextmanager
@@ -226,18 +207,11 @@ def _cluster(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-@contextmanager
-def _memory_explained() -> Iterator[None]:
-    """Tune does not survive a worker that a cluster's memory monitor killed."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not isinstance(error.__cause__, ray.exceptions.OutOfMemoryError):
-            raise
-        raise StudyError(
-            "a node ran out of memory and Ray killed a trial, which ends Ray Tune: give trials more CPUs or set "
-            "concurrency lower, or start the nodes with RAY_memory_monitor_refresh_ms=0; `sweep resume` goes on"
-        ) from error
+def _largest_node() -> Resources:
+    """The most that one trial can get."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    cpus, gpus = (max(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU"))
+    return Resources(cpus=max(int(cpus), 1), gpus=float(int(gpus)))
 
 
 def _capacity(per_trial: Resources, may_grow: bool) -> int:

@@ -52,8 +52,10 @@ def _of_a_trial(event: Mapping[str, Any], ledger: Ledger) -> str | None:
     if number not in ledger.trials:
         return f"'{kind}' speaks of trial {number}, which was never asked"
     trial = ledger.trials[number]
-    if kind in ("reported", "ended") and trial.end is not None:
+    if kind in ("started", "reported", "lost", "ended") and trial.end is not None:
         return f"'{kind}' speaks of trial {number}, which was over ({trial.end})"
+    if kind == "reopened" and trial.end != "failed":
+        return f"'{kind}' speaks of trial {number}, which had not failed ({trial.end or 'it runs'})"
     if kind == "reported" and event["epoch"] != trial.epoch + 1:
         return f"trial {number} reports epoch {event['epoch']}, where epoch {trial.epoch + 1} is the next"
     return None

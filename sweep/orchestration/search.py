@@ -2,7 +2,8 @@
 
     ask() -> an assignment, or None when no further trial begins
     hear(message) -> whether that trial goes on
-    lost(number, error) when a trial's process is gone for good
+    lost(number, error) when a trial's process is gone
+    overdue() -> the trials whose processes are to be killed
 
 Each call journals first and acts after. What a search knows is what its journal says, so opening one is resuming it.
 """
@@ -18,6 +19,7 @@ from socket import gethostname
 from typing import Any
 
 from sweep.errors import ConfigurationError
+from sweep.orchestration.attempts import Attempts, Memory
 from sweep.orchestration.early_stopping import Rungs
 from sweep.orchestration.folder import StudyFolder, versions
 from sweep.orchestration.restore import contradicted, contradiction, refuse_disagreements
@@ -47,6 +49,7 @@ class Search:
                 raise contradicted(folder.journal, line, reason)
             self._apply(event)
         self.restored = self.ledger.counts()
+        self.attempts = Attempts(self.study)
         self.sampler = Sampler(self.study, folder.path, self.ledger, self.ledger.inherited)
         refuse_disagreements(folder.path, self.sampler.disagreements(self.ledger))
         self._waiting = self.ledger.in_flight
@@ -54,8 +57,8 @@ class Search:
         self._append("session", session=self.ledger.sessions + 1, **here)
 
     def ask(self) -> Assignment | None:
-        """A trial to run: first those that were in flight when this session began, then new ones within the budget."""
-        if self.interrupted:
+        """A trial to run: first those that are to be taken up again, then new ones within the budget. None: not now."""
+        if self.interrupted or self.attempts.on_hold:
             return None
         while self._waiting:
             trial = self._waiting.pop(0)
@@ -71,14 +74,23 @@ class Search:
         self._append("asked", trial=number, config=complete, params=params, origin=origin, attributes=attributes)
         return self._assignment(self.ledger.trials[number])
 
+    @property
+    def is_over(self) -> bool:
+        """No trial begins any more, whatever becomes of those that run."""
+        return self.interrupted or (self._is_spent() and not self.ledger.in_flight)
+
     def hear(self, message: Mapping[str, Any]) -> bool:
         """Take a trial's message. False: the trial is to stop, because it ended or early stopping says so."""
         trial = self.ledger.trials[message["trial"]]
         if trial.end is not None:
             return False
         if "end" in message:
-            self._end(trial, message["end"], final=message["final"], error=message["error"])
+            self._heard_end(trial, message)
             return False
+        if "epoch" not in message:
+            self.started(trial.number, message["node"], message["pid"], message["log"])
+            return not self.interrupted
+        self.attempts.heard(trial.number)
         if message["epoch"] in trial.reports:  # a resumed trial says again what is known
             return True
         if not self._report(trial, message):
@@ -86,15 +98,47 @@ class Search:
             return False
         return not self.interrupted
 
-    def started(self, number: int, node: str, pid: int) -> None:
+    def started(self, number: int, node: str, pid: int, log: str | None = None) -> None:
         """A process took the trial up."""
-        self._append("started", trial=number, attempt=self.ledger.trials[number].attempts + 1, node=node, pid=pid)
+        attempt = self.ledger.trials[number].attempts + 1
+        self.attempts.began(number)
+        self._append("started", trial=number, attempt=attempt, node=node, pid=pid, log=log)
 
-    def lost(self, number: int, error: dict[str, str]) -> None:
-        """The trial's process is gone and will not be replaced: the machine's failure, not the configuration's."""
+    def lost(self, number: int, error: dict[str, str], *, memory: Memory | None = None, began: bool = True) -> None:
+        """The trial's process is gone: the machine's failure, not the configuration's. It is taken up again, or failed.
+
+        Raises StudyError where workers cannot even begin.
+        """
         trial = self.ledger.trials[number]
-        if trial.end is None and not self.interrupted:
+        if trial.end is not None or self.interrupted:
+            return
+        if not began:
+            self._waiting.append(trial)
+            self.attempts.not_begun(number, error)
+        elif share := self.attempts.next_share(trial, memory):
+            self.attempts.over(number)
+            error = trial.place | error
+            self._append("lost", trial=number, attempt=trial.attempts, error=error, share=share)
+            self._waiting.append(trial)
+        else:
             self._end(trial, "failed", error=error)
+
+    def returned(self, number: int) -> None:
+        """The trial's process was ended for another's sake. It is taken up again, as after a crash of the sweep."""
+        self.attempts.over(number)
+        self._waiting.append(self.ledger.trials[number])
+
+    def overdue(self) -> dict[int, dict[str, str]]:
+        """The trials over a limit, with the error that tells of it: their processes are to be killed now.
+
+        One over its own time ends here; one that hangs is lost when its process is.
+        """
+        found = {}
+        for trial, what, error in self.attempts.overdue(self.ledger):
+            found[trial.number] = error
+            if what == "timed_out":
+                self._end(trial, what, error=error)
+        return found
 
     def close(self) -> None:
         """End the session. Trials in flight stay so, and are taken up when the study is resumed."""
@@ -153,7 +197,16 @@ class Search:
                 return f"says {said}, where the reports before it make '{verdict[0]}' and {verdict[1]}"
         return None
 
-    def _end(self, trial: TrialRecord, end: str, *, final: Any = None, error: Any = None) -> None:
+    def _heard_end(self, trial: TrialRecord, message: Mapping[str, Any]) -> None:
+        if message["end"] == "out_of_memory":
+            self.lost(trial.number, message["error"], memory=message["memory"])
+        else:
+            self._end(trial, message["end"], final=message["final"], error=message["error"])
+
+    def _end(self, trial: TrialRecord, end: str, *, final: Any = None, error: dict[str, str] | None = None) -> None:
+        self.attempts.over(trial.number)
+        if error and end != "diverged":
+            error = trial.place | error
         self._append("ended", trial=trial.number, end=end, best=self._selected(trial), final=final, error=error)
         self.sampler.tell(trial)
 
@@ -166,7 +219,8 @@ class Search:
 
     def _assignment(self, trial: TrialRecord) -> Assignment:
         folder = self.folder.trial(trial.number).absolute()  # workers may stand in another folder
-        return Assignment(trial.number, trial.config, str(folder), trial.epoch)
+        self.attempts.assigned(trial)
+        return Assignment(trial.number, trial.config, str(folder), trial.epoch, trial.share)
 
     def _complete(self, config: dict[str, Any], number: int) -> dict[str, Any]:
         """The whole configuration. Where values, each allowed, do not go together, the trial fails and says so."""

@@ -6,9 +6,12 @@ import os
 import socket
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import torch
 
 from sweep.configuration import TrialConfig
 from sweep.errors import Diverged
@@ -26,17 +29,20 @@ class Assignment:
     config: dict[str, Any]
     folder: str
     reported: int  # the last epoch that the journal holds
+    share: int = 1  # times the study's resources that it gets: more after it ran out of memory
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def messages(assignment: Assignment) -> Iterator[dict[str, Any]]:
-    """One message an epoch, ``{"epoch", "metrics"}``, and a last one, ``{"end", "final", "error"}``.
+    """A first message, ``{"log"}``; one an epoch, ``{"epoch", "metrics"}``; a last one, ``{"end", "final", "error"}``.
 
-    Every message says where it comes from. An exception of the trial is its end, not ours.
+    Every message says where it comes from. An exception of the trial is its end, not ours: ``failed``, or
+    ``out_of_memory``, which has ``"memory"`` beside it: that of the ``gpu`` or of the ``host``.
     """
     origin = {"trial": assignment.number, "node": socket.gethostname(), "pid": os.getpid()}
+    yield origin | {"log": _log()}
     try:
         config = validated(TrialConfig, assignment.config, f"trial {assignment.number}")
         trial = Trial(config, Path(assignment.folder))
@@ -46,11 +52,12 @@ def messages(assignment: Assignment) -> Iterator[dict[str, Any]]:
     except Diverged as error:
         yield origin | {"end": "diverged", "final": None, "error": describe(error)}
     except Exception as error:
-        text = traceback.format_exc()
         path = Path(assignment.folder) / "error.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8", errors="backslashreplace")
-        yield origin | {"end": "failed", "final": None, "error": describe(error) | {"log": str(path)}}
+        path.write_text(traceback.format_exc(), encoding="utf-8", errors="backslashreplace")
+        memory = exhausted(error)
+        end = {"end": "out_of_memory", "memory": memory} if memory else {"end": "failed"}
+        yield origin | end | {"final": None, "error": describe(error) | {"log": str(path)}}
 
 
 def describe(error: BaseException) -> dict[str, str]:
@@ -58,3 +65,19 @@ def describe(error: BaseException) -> dict[str, str]:
     lines = str(error).strip().splitlines()
     message = " ".join(line.strip() for line in lines)[:LONGEST_MESSAGE] if lines else ""
     return {"class": type(error).__name__, "message": message}
+
+
+def exhausted(error: BaseException) -> Literal["gpu", "host"] | None:
+    """Whose memory ran out, where that is what went wrong. Torch has no class of its own for the host's."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return "gpu"
+    is_hosts = isinstance(error, MemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
+    return "host" if is_hosts else None
+
+
+def _log() -> str | None:
+    """The file that this process's errors go to, where it is one: a killed process can tell no more than that."""
+    with suppress(OSError):
+        path = Path("/proc/self/fd/2").resolve()
+        return str(path) if path.is_file() else None
+    return None

@@ -3,7 +3,9 @@
 inherited trials of another study, to learn from
 session   a sweep began or was resumed          asked     the sampler proposed a trial
 started   a worker took it up                   reported  it finished an epoch; what early stopping said
-ended     it is over, and how                   closed    the session ended
+lost      its process died, hung or ran out of memory, and it is to be taken up again
+ended     it is over, and how                   reopened  it had failed, and is to be taken up again by request
+closed    the session ended
 """
 
 from __future__ import annotations
@@ -31,11 +33,17 @@ class TrialRecord:
     attributes: dict[str, Any]  # the sampler's own notes
     end: End | None = None
     attempts: int = 0
+    losses: list[dict[str, str]] = field(default_factory=list)  # the errors of attempts that were not its own failures
+    share: int = 1  # times the study's resources that the next attempt gets
+    place: dict[str, str] = field(default_factory=dict)  # node, and log of the process, of the last attempt
+    pid: int | None = None  # of the last attempt's process
+    seconds: float = 0.0  # of all attempts, as far as the journal tells
     reports: dict[int, dict[str, float]] = field(default_factory=dict)  # by epoch
     is_condemned: bool = False  # early stopping said stop
     best: dict[str, Any] | None = None  # {"epoch", "metrics"} of the epoch that counts
     final: dict[str, float] = field(default_factory=dict)
     error: dict[str, str] | None = None
+    _since: float | None = None  # until when the running attempt's seconds are counted
 
     @property
     def epoch(self) -> int:
@@ -50,6 +58,12 @@ class TrialRecord:
     @property
     def gradient_evaluations(self) -> float:
         return self.reports[self.epoch].get("gradient_evaluations", 0.0) if self.reports else 0.0
+
+    def tick(self, now: float | None, *, runs: bool) -> None:
+        """Count the seconds until an event (None: nobody knows when the process ended). Does it run on?"""
+        if self._since is not None and now is not None:
+            self.seconds += max(now - self._since, 0.0)
+        self._since = now if runs else None
 
     def rank(self, goal: Goal) -> Rank:
         """The trial's place by the figures that count; a trial that did not complete has none."""
@@ -106,6 +120,8 @@ class Ledger:
 
     def _session(self, event: Mapping[str, Any]) -> None:
         self.sessions = event["session"]
+        for trial in self.in_flight:
+            trial.tick(None, runs=False)
 
     def _asked(self, event: Mapping[str, Any]) -> None:
         number = event["trial"]
@@ -114,10 +130,25 @@ class Ledger:
         )
 
     def _started(self, event: Mapping[str, Any]) -> None:
-        self.trials[event["trial"]].attempts = event["attempt"]
+        trial = self.trials[event["trial"]]
+        trial.attempts = event["attempt"]
+        trial.pid = event["pid"]
+        trial.tick(event["time"], runs=True)
+        trial.place = {name: event[name] for name in ("node", "log") if event.get(name)}
+
+    def _lost(self, event: Mapping[str, Any]) -> None:
+        trial = self.trials[event["trial"]]
+        trial.tick(event["time"], runs=False)
+        trial.losses.append(event["error"])
+        trial.share = event["share"]
+
+    def _reopened(self, event: Mapping[str, Any]) -> None:
+        trial = self.trials[event["trial"]]
+        trial.end, trial.best, trial.error, trial.losses = None, None, None, []
 
     def _reported(self, event: Mapping[str, Any]) -> None:
         trial = self.trials[event["trial"]]
+        trial.tick(event["time"], runs=True)
         before = trial.gradient_evaluations
         trial.reports[event["epoch"]] = {intern(name): value for name, value in event["metrics"].items()}
         self.gradient_evaluations += trial.gradient_evaluations - before
@@ -125,6 +156,7 @@ class Ledger:
 
     def _ended(self, event: Mapping[str, Any]) -> None:
         trial = self.trials[event["trial"]]
+        trial.tick(event["time"], runs=False)
         trial.end, trial.best, trial.error = event["end"], event["best"], event["error"]
         trial.final = event["final"] or {}
         trial.attributes = event.get("attributes", trial.attributes)

@@ -210,7 +210,7 @@ def test_a_trial_that_this_machine_can_never_hold_is_refused(tmp_path: Path, ray
 
 def test_what_goes_wrong_in_the_search_ends_the_sweep_in_order_and_is_told(tmp_path: Path) -> None:
     """Tune would log it, take the trial for failed, and go on."""
-    from sweep.orchestration.ray_tune import Bridge
+    from sweep.orchestration.bridge import Bridge
 
     folder = StudyFolder.create(tmp_path, tiny())
     with pytest.raises(JournalError, match="another process writes to it"), opened(folder) as search:
@@ -219,7 +219,7 @@ def test_what_goes_wrong_in_the_search_ends_the_sweep_in_order_and_is_told(tmp_p
         with folder.journal.open("ab") as file:
             file.write(b"not ours\n")
         message = {"trial": 0, "node": "here", "pid": 1, "epoch": 1, "metrics": {METRIC: 0.5}}
-        assert bridge.hear({"message": json.dumps(message), "first": True, "last": False}) is False
+        assert bridge.hear("a", {"message": json.dumps(message), "last": False}) is False
         assert isinstance(bridge.failure, JournalError)
         assert bridge.ask("b") is None
         bridge.died("a", None)

@@ -66,15 +66,6 @@ def test_after_an_interruption_running_trials_stop_and_none_begins(tmp_path: Pat
         assert asked(search).number == 1
 
 
-def test_a_lost_trial_has_failed(tmp_path: Path) -> None:
-    with searching(tmp_path) as search:
-        report(search, asked(search).number, 1, 0.5)
-        search.lost(0, {"class": "ActorDiedError", "message": "killed"})
-        search.lost(0, {"class": "ActorDiedError", "message": "again"})
-    (end,) = events(tmp_path / "tiny", "ended")
-    assert end["end"] == "failed" and end["error"]["message"] == "killed"
-
-
 @pytest.mark.parametrize(
     "rule",
     [
@@ -233,7 +224,7 @@ def test_values_that_do_not_go_together_fail_their_trial_and_not_the_sweep(tmp_p
             if alpha_rule["minimum"] < alpha_rule["maximum"]:
                 finish(search, assignment.number)
             else:
-                (message,) = messages(assignment)
+                _, message = messages(assignment)
                 search.hear(message)
                 ends.append(search.ledger.trials[assignment.number])
         (failed,) = ends

@@ -22,6 +22,7 @@ def assignment(folder: Path, reported: int = 0, **changes: Any) -> Assignment:
 def test_an_epoch_is_a_message_and_the_end_is_the_last(tmp_path: Path) -> None:
     given = assignment(tmp_path)
     said = list(messages(given))
+    assert "log" in said.pop(0)
     assert [message.get("epoch") for message in said] == [1, 2, 3, None]
     assert all((message["trial"], message["pid"]) == (7, os.getpid()) for message in said)
     assert all(0 <= message["metrics"][METRIC] <= 1 for message in said[:-1])
@@ -33,19 +34,19 @@ def test_an_epoch_is_a_message_and_the_end_is_the_last(tmp_path: Path) -> None:
 
 def test_a_resumed_trial_says_only_what_is_not_known(tmp_path: Path) -> None:
     given = assignment(tmp_path)
-    alone = list(messages(given))
-    again = list(messages(assignment(tmp_path, reported=1)))  # its checkpoint holds all three epochs
+    _, *alone = messages(given)
+    _, *again = messages(assignment(tmp_path, reported=1))  # its checkpoint holds all three epochs
     assert [message.get("epoch") for message in again] == [2, 3, None]
     assert again[0]["metrics"] == alone[1]["metrics"]
     assert again[-1]["final"] == alone[-1]["final"]
 
 
 def test_a_trial_broken_off_goes_on_and_ends_with_the_same_figures(tmp_path: Path) -> None:
-    whole = list(messages(assignment(tmp_path / "whole")))
+    _, *whole = messages(assignment(tmp_path / "whole"))
     running = messages(assignment(tmp_path / "broken"))
-    next(running)
+    assert "log" in next(running) and next(running)["epoch"] == 1
     del running
-    rest = list(messages(assignment(tmp_path / "broken", reported=1)))
+    _, *rest = messages(assignment(tmp_path / "broken", reported=1))
     assert [message.get("epoch") for message in rest] == [2, 3, None]
     assert rest[-1]["final"] == whole[-1]["final"]
     assert rest[1]["metrics"][METRIC] == whole[2]["metrics"][METRIC]
@@ -75,7 +76,7 @@ def test_a_trial_that_diverges_says_so(batch_size: int, reason: str, tmp_path: P
 def test_a_trial_that_fails_says_why_and_keeps_the_rest(
     changes: dict[str, Any], name: str, part: str, tmp_path: Path
 ) -> None:
-    (only,) = messages(assignment(tmp_path, **changes))
+    _, only = messages(assignment(tmp_path, **changes))
     assert only["end"] == "failed" and only["error"]["class"] == name and part in only["error"]["message"]
     assert name in Path(only["error"]["log"]).read_text()
 
@@ -84,7 +85,7 @@ def test_a_configuration_whose_values_do_not_go_together_fails_as_a_trial(tmp_pa
     rule = {"name": "paper_ratio", "minimum": 0.5, "maximum": 0.4}
     defense = {"name": "hybrid", "epsilon": 0.05, "alpha_rule": rule}
     broken = Assignment(7, {**assignment(tmp_path).config, "defense": defense}, str(tmp_path / "0007"), 0)
-    (only,) = messages(broken)
+    _, only = messages(broken)
     assert only["end"] == "failed" and only["error"]["class"] == "ConfigurationError"
     assert "minimum must lie below maximum" in only["error"]["message"]
 

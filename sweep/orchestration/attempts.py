@@ -1,0 +1,104 @@
+"""Attempts at a trial: when one is overdue, and what becomes of a trial whose attempt was lost.
+
+An exception of a trial is its end: it would come again. An attempt is lost where the trial is not to blame: its
+process died, its node is gone, it hangs, or memory ran out that it shares with others. `Study.retries` says how often
+a trial is taken up again after that. A worker that cannot even start (a broken environment) is no attempt at all.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Literal
+
+from sweep.errors import StudyError
+from sweep.study import Study
+from sweep.tracking.ledger import Ledger, TrialRecord
+
+Memory = Literal["gpu", "host"]
+FALSE_STARTS = 3  # workers that could not start, one after another with none running, before the sweep gives up
+
+
+class Attempts:
+    """The attempts that this session makes.
+
+    `node` is the most that a trial can get; without Ray it is what each trial has.
+    """
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self.node = study.per_trial
+        self._heard: dict[int, float] = {}  # of a running trial, when (on the monotonic clock)
+        self._placing: set[int] = set()
+        self._false_starts = 0
+        self._is_held = False
+
+    @property
+    def on_hold(self) -> bool:
+        """No trial is to begin now: a larger one waits until room is free, or workers fail to start elsewhere."""
+        return bool(self._placing) or (self._is_held and bool(self._heard))
+
+    def assigned(self, trial: TrialRecord) -> None:
+        """Somebody is to run the trial. Smaller ones would for ever take the room that a larger one waits for."""
+        if trial.share > 1:
+            self._placing.add(trial.number)
+
+    def began(self, number: int) -> None:
+        self._placing.discard(number)
+        self._false_starts = 0
+        self.heard(number)
+
+    def heard(self, number: int) -> None:
+        """The trial's process said something."""
+        self._heard[number] = time.monotonic()
+        self._is_held = False
+
+    def over(self, number: int) -> None:
+        """The trial ended, or its attempt did."""
+        self._heard.pop(number, None)
+        self._placing.discard(number)
+        self._is_held = False
+
+    def overdue(self, ledger: Ledger) -> Iterator[tuple[TrialRecord, Literal["timed_out", "lost"], dict[str, str]]]:
+        """The running trials that are over a limit, each once; which limit that is; the error that tells of it."""
+        limits, now = self.study.limits, time.monotonic()
+        for number, heard in list(self._heard.items()):
+            trial, silence = ledger.trials[number], now - heard
+            if limits.trial_hours is not None and trial.seconds + silence > 3600 * limits.trial_hours:
+                limit = f"over the study's limit of {limits.trial_hours:g} hours for a trial (limits.trial_hours)"
+                self.over(number)
+                yield trial, "timed_out", {"class": "TimeLimit", "message": limit}
+            elif limits.epoch_hours is not None and silence > 3600 * limits.epoch_hours:
+                limit = f"no epoch finished in the study's limit of {limits.epoch_hours:g} hours (limits.epoch_hours)"
+                self.over(number)
+                yield trial, "lost", {"class": "Hang", "message": limit}
+
+    def next_share(self, trial: TrialRecord, memory: Memory | None) -> int | None:
+        """What the trial gets when it is taken up again, in multiples of the study's `per_trial`; None: it is not.
+
+        Where memory ran out it is twice as much, so that fewer trials share a GPU or a node, and its figures stay the
+        same. A trial that has all that there is would only run out of it again.
+        """
+        if len(trial.losses) >= self.study.retries:
+            return None
+        if memory is None:
+            return trial.share
+        has, gets = (self.study.per_trial.times(share, self.node) for share in (trial.share, 2 * trial.share))
+        grows = gets.gpus > has.gpus if memory == "gpu" else gets != has
+        return 2 * trial.share if grows else None
+
+    def not_begun(self, number: int, error: dict[str, str]) -> None:
+        """The trial's worker could not start. While others run, none begins before one of them says something.
+
+        Raises StudyError where workers fail to start one after another and none runs.
+        """
+        self.over(number)
+        if self._heard:
+            self._is_held = True
+            return
+        self._false_starts += 1
+        if self._false_starts >= FALSE_STARTS:
+            raise StudyError(
+                f"no worker can start: {error['class']}: {error['message']}; mend the environment of the machines that "
+                "run trials, then `sweep resume` goes on"
+            )

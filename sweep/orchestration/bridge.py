@@ -1,0 +1,119 @@
+"""The search as Ray Tune's adaptors use it: messages as text, trials under Tune's names, errors kept for the end."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from sweep.orchestration.attempts import Memory
+from sweep.orchestration.search import Search
+from sweep.orchestration.worker import describe
+
+Error = dict[str, str]
+DIED = {"class": "WorkerDied", "message": "its process was killed, or crashed (what it wrote before is in its log)"}
+NODE_DIED = {"class": "NodeDied", "message": "its node was lost"}
+KILLED_FOR_MEMORY = {"class": "OutOfMemoryError", "message": "its node ran out of memory, and Ray killed its process"}
+
+
+class Bridge:
+    """What goes wrong in the search itself (a full disk, say) would be wrapped by Tune, or logged and forgotten: it is
+    kept as `failure`, lets the running trials finish their epoch as Ctrl-C does, and is raised when Tune is done.
+    """
+
+    def __init__(self, search: Search) -> None:
+        self.search = search
+        self.failure: Exception | None = None
+        self._live: dict[str, int] = {}  # by Tune's name: the trial that it runs or is about to
+        self._begun: set[str] = set()
+        self._deaths: dict[str, Error] = {}
+
+    def ask(self, trial_id: str) -> dict[str, Any] | None:
+        """An assignment as plain data, or None: not now."""
+        with self._kept():
+            assignment = self.search.ask()
+            if assignment is not None:
+                self._live[trial_id] = assignment.number
+                return assignment.to_json()
+        return None
+
+    @property
+    def is_over(self) -> bool:
+        return self.search.is_over
+
+    def hear(self, trial_id: str, result: Mapping[str, Any]) -> bool:
+        """Whether the trial goes on."""
+        self._begun.add(trial_id)
+        goes_on = False
+        with self._kept():
+            goes_on = self.search.hear(json.loads(result["message"]))
+        if not goes_on:
+            self._gone(trial_id)
+        return goes_on
+
+    def overdue(self) -> set[str]:
+        """Tune's names of the trials whose processes are to be killed."""
+        errors: dict[int, Error] = {}
+        with self._kept():
+            errors = self.search.overdue()
+        late = {name: errors[number] for name, number in self._live.items() if number in errors}
+        self._deaths |= late
+        return set(late)
+
+    def died(self, trial_id: str, error: BaseException | None) -> None:
+        """A trial's process died."""
+        self._deaths.setdefault(trial_id, death(error))
+
+    def lost(self, trial_id: str) -> None:
+        """The trial's process will not be replaced by Tune."""
+        error, began = self._deaths.get(trial_id, DIED), trial_id in self._begun
+        number = self._gone(trial_id)
+        with self._kept():
+            if number is not None:
+                memory: Memory | None = "host" if error == KILLED_FOR_MEMORY else None
+                self.search.lost(number, error, memory=memory, began=began)
+
+    def lost_for_memory(self, error: BaseException) -> None:
+        """A node's memory monitor killed workers, and Tune ended over it: every live trial is to be taken up again.
+
+        The error names the killed processes. Where it names none of ours, it may have been any of them.
+        """
+        killed = {int(pid) for pid in re.findall(r"Selected to kill:.*?\bpid=(\d+)", str(error))}
+        trials = self.search.ledger.trials
+        guilty = {name for name in self._begun if trials[self._live[name]].pid in killed}
+        for name in sorted(self._live, key=lambda name: name not in self._begun):
+            began, number = name in self._begun, self._live[name]
+            self._gone(name)
+            with self._kept():
+                if guilty and name not in guilty:
+                    self.search.returned(number)
+                else:
+                    self.search.lost(number, KILLED_FOR_MEMORY, memory="host", began=began)
+
+    def _gone(self, trial_id: str) -> int | None:
+        self._begun.discard(trial_id)
+        self._deaths.pop(trial_id, None)
+        return self._live.pop(trial_id, None)
+
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self.failure = self.failure or error
+            self.search.interrupted = True
+
+
+def death(error: BaseException | None) -> Error:
+    """What Ray tells of a dead process, at length and with its numbers, as a line that is the same for equal deaths."""
+    text = str(error)
+    if "low on memory" in text:
+        return KILLED_FOR_MEMORY
+    if getattr(error, "actor_init_failed", False):
+        name, _, message = text.strip().splitlines()[-1].partition(": ")
+        return {"class": name.rpartition(".")[2], "message": message}
+    if "node has died" in text or "NODE_DIED" in text:
+        return NODE_DIED
+    return DIED if error is None or "actor died" in text else describe(error)

@@ -1,0 +1,184 @@
+"""Attempts that are lost, told by hand: what is taken up again, how often, with how much, and what ends it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_study import asked, events, finish, report, searching, tiny
+
+from sweep.errors import StudyError
+from sweep.orchestration.folder import StudyFolder
+from sweep.orchestration.search import Search
+from sweep.study import Budget, Limits, Resources, Study
+
+DEAD = {"class": "WorkerDied", "message": "gone"}
+HOUR = 3600.0
+
+
+def started(search: Search) -> int:
+    """The next trial, begun."""
+    number = asked(search).number
+    assert search.hear({"trial": number, "node": "here", "pid": 1, "log": "worker.err"})
+    return number
+
+
+def test_a_lost_attempt_is_made_again_as_often_as_the_study_says_and_then_the_trial_has_failed(tmp_path: Path) -> None:
+    study = tiny(retries=2, budget=Budget(trials=1))
+    with searching(tmp_path, study) as search:
+        for attempt in range(3):
+            assert started(search) == 0
+            report(search, 0, attempt + 1, 0.5)
+            assert not search.is_over
+            search.lost(0, DEAD)
+        assert not report(search, 0, 9, 0.5)  # too late
+        search.lost(0, DEAD)
+        assert search.ask() is None and search.is_over
+    folder = tmp_path / "tiny"
+    assert [event["attempt"] for event in events(folder, "started")] == [1, 2, 3]
+    where = {**DEAD, "node": "here", "log": "worker.err"}
+    assert [(event["attempt"], event["error"]) for event in events(folder, "lost")] == [(1, where), (2, where)]
+    (end,) = events(folder, "ended")
+    assert end["end"] == "failed" and end["error"] == where
+    assert [event["epoch"] for event in events(folder, "reported")] == [1, 2, 3]
+
+
+def test_losses_count_across_sessions_and_an_exception_is_never_run_twice(tmp_path: Path) -> None:
+    study = tiny(retries=1, budget=Budget(trials=2))
+    with searching(tmp_path, study) as search:
+        started(search)
+        search.lost(0, DEAD)
+    with searching(tmp_path, study) as search:
+        assert search.ledger.trials[0].losses[0]["class"] == "WorkerDied"
+        assert (started(search), started(search)) == (0, 1)
+        search.lost(0, DEAD)
+        finish(search, 1, "failed")
+        assert search.ask() is None
+        assert [trial.end for trial in search.ledger] == ["failed", "failed"]
+        assert [trial.attempts for trial in search.ledger] == [2, 1]
+
+
+def exhaust(search: Search, number: int, memory: str) -> None:
+    error = {"class": "OutOfMemoryError", "message": "Tried to allocate 2 GiB"}
+    assert not search.hear({"trial": number, "end": "out_of_memory", "memory": memory, "final": None, "error": error})
+
+
+@pytest.mark.parametrize(
+    ("per_trial", "node", "memory", "shares"),
+    [
+        (Resources(cpus=1), Resources(cpus=4), "host", [1, 2, 4]),
+        (Resources(cpus=3), Resources(cpus=4), "host", [1, 2]),  # the second time all four
+        (
+            Resources(cpus=1, gpus=0.3),
+            Resources(cpus=64, gpus=8),
+            "gpu",
+            [1, 2, 4],
+        ),  # 0.3, 0.6, one: never a second GPU
+        (Resources(cpus=1, gpus=1), Resources(cpus=64, gpus=8), "gpu", [1]),  # it had a whole one: no other outcome
+        (Resources(cpus=2), None, "host", [1]),  # without Ray a trial has all that there is
+    ],
+)
+def test_out_of_memory_a_trial_gets_more_of_the_machine_and_the_same_configuration(
+    per_trial: Resources, node: Resources | None, memory: Any, shares: list[int], tmp_path: Path
+) -> None:
+    with searching(tmp_path, tiny(retries=9, per_trial=per_trial, budget=Budget(trials=1))) as search:
+        search.attempts.node = node or search.attempts.node
+        seen = []
+        while (assignment := search.ask()) is not None:
+            seen.append(assignment)
+            search.started(0, "here", 1)
+            exhaust(search, 0, memory)
+    assert [assignment.share for assignment in seen] == shares
+    assert all(assignment.config == seen[0].config for assignment in seen)
+    (end,) = events(tmp_path / "tiny", "ended")
+    assert end["end"] == "failed" and end["error"]["class"] == "OutOfMemoryError"
+    assert per_trial.times(2**20, Resources(cpus=64, gpus=8)).gpus <= max(per_trial.gpus, 1)
+
+
+def test_no_trial_takes_the_room_that_a_larger_one_waits_for(tmp_path: Path) -> None:
+    with searching(tmp_path, tiny(budget=Budget(trials=4))) as search:
+        search.attempts.node = Resources(cpus=2)
+        assert (started(search), started(search)) == (0, 1)
+        exhaust(search, 0, "host")
+        assert asked(search).share == 2
+        assert search.ask() is None and not search.is_over
+        finish(search, 1)
+        assert search.ask() is None
+        search.started(0, "here", 1)
+        assert asked(search).number == 2
+
+
+def test_limits_of_time_are_told_once_and_end_or_lose_the_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("sweep.orchestration.attempts.time.monotonic", lambda: now)
+    study = tiny(limits=Limits(trial_hours=2, epoch_hours=1), retries=0, budget=Budget(trials=2))
+    with searching(tmp_path, study) as search:
+        assert (started(search), started(search)) == (0, 1)
+        search.ledger.trials[1].seconds = 1.5 * HOUR  # of an earlier attempt
+        now = 0.4 * HOUR
+        assert search.overdue() == {}
+        now = 0.6 * HOUR
+        assert list(search.overdue()) == [1] and search.overdue() == {}
+        assert search.ledger.trials[1].end == "timed_out"
+        search.lost(1, DEAD)  # as its process is killed
+        report(search, 0, 1, 0.5)
+        now = 1.59 * HOUR
+        assert search.overdue() == {}
+        now = 1.61 * HOUR
+        hung = search.overdue()
+        assert list(hung) == [0] and "1 hours" in hung[0]["message"] and "limits.epoch_hours" in hung[0]["message"]
+        assert search.ledger.trials[0].end is None
+        search.lost(0, hung[0])
+    errors = [(event["end"], event["error"]["class"]) for event in events(tmp_path / "tiny", "ended")]
+    assert errors == [("timed_out", "TimeLimit"), ("failed", "Hang")]
+
+
+def test_a_trials_seconds_are_counted_over_its_attempts_and_not_while_it_waits(tmp_path: Path) -> None:
+    trial = {"trial": 0, "node": "a", "pid": 1, "metrics": {}, "config": {}, "params": {}, "origin": "sampler"}
+    story = [(0, "asked"), (5, "started"), (8, "reported"), (9, "lost"), (50, "started"), (52, "reported")]
+    story += [(99, "session"), (100, "started"), (104, "ended")]
+    with searching(tmp_path) as search:
+        for time, event in story:
+            more = {"attempt": 1, "epoch": 1, "session": 2, "share": 1, "error": DEAD, "end": "failed", "best": None}
+            search.ledger.apply({"event": event, "time": float(time), **trial, **more, "final": None})
+        assert search.ledger.trials[0].seconds == 4 + 2 + 4
+
+
+def test_workers_that_cannot_start_end_the_sweep_and_no_trial(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"no worker can start: ModuleNotFoundError: .*sweep resume"):  # noqa: SIM117
+        with searching(tmp_path) as search:
+            for _ in range(9):
+                number = asked(search).number
+                search.lost(number, {"class": "ModuleNotFoundError", "message": "No module"}, began=False)
+    assert number == 0
+    assert [event["event"] for event in events(tmp_path / "tiny")] == ["session", "asked", "closed"]
+
+
+def test_where_only_some_workers_cannot_start_the_others_go_on(tmp_path: Path) -> None:
+    with searching(tmp_path, tiny(budget=Budget(trials=9))) as search:
+        assert started(search) == 0
+        for epoch in range(1, 9):
+            assert asked(search).number == 1
+            search.lost(1, DEAD, began=False)
+            assert search.ask() is None  # until somebody says something
+            report(search, 0, epoch, 0.5)
+        assert search.ledger.trials[1].losses == [] and not search.is_over
+        assert started(search) == 1
+
+
+def test_retries_and_limits_make_no_other_study() -> None:
+    plain: Study = tiny()
+    assert plain.fingerprint == tiny(retries=0, limits=Limits(trial_hours=1)).fingerprint
+
+
+def test_a_folder_written_before_there_were_retries_is_still_its_study(tmp_path: Path) -> None:
+    folder = StudyFolder.create(tmp_path, tiny())
+    path = folder.path / "study.json"
+    record = json.loads(path.read_text())
+    del record["study"]["retries"], record["study"]["limits"]
+    path.write_text(json.dumps(record))
+    assert folder.study().retries == 2
