@@ -129,6 +129,13 @@ def input_gradient(
     return logits.detach(), gradient
 
 
+def ask(network: nn.Module, points: Tensor, labels: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:
+    """[N] values of the objective at `points`, and [N] booleans, whether they are misclassified: without a gradient."""
+    with torch.no_grad():
+        logits = network(points)
+        return objective(logits, labels), wrong(logits, labels)
+
+
 def misclassified(network: nn.Module, points: Tensor, labels: Tensor) -> Tensor:
     """[N] booleans. Non-finite logits count as misclassified: a network that outputs NaN has failed."""
     with torch.no_grad():

@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from sweep.attacks.base import Adversary, Attack, Objective, margin, wrong
+from sweep.attacks.base import Adversary, Attack, Objective, ask, margin
 from sweep.attacks.windows import GEOMETRIES
 from sweep.registry import register
 
@@ -32,6 +32,10 @@ class Square(Attack):
     def gradient_evaluations(self) -> int:
         return 0
 
+    @property
+    def starts_at_image(self) -> bool:
+        return False
+
     def perturb(
         self,
         network: nn.Module,
@@ -48,7 +52,7 @@ class Square(Attack):
         objective = objective or margin
         windows = GEOMETRIES[adversary.threat_model.name]
         best = windows.start(images, adversary)
-        highest, broken = _ask(network, best, labels, objective)
+        highest, broken = ask(network, best, labels, objective)
         rows = torch.arange(len(images), device=images.device)
         rows = rows[~broken] if until_broken else rows
         for query in range(1, self.num_queries):
@@ -57,7 +61,7 @@ class Square(Attack):
             draws = windows.draw(images, adversary.generator)[rows]
             area = self.area(query - 1) * images[0, 0].numel()
             tried = windows.propose(best[rows], images[rows], adversary, area, draws)
-            reached, broken = _ask(network, tried, labels[rows], objective)
+            reached, broken = ask(network, tried, labels[rows], objective)
             better = reached > highest[rows]
             if until_broken:
                 better |= broken
@@ -69,10 +73,3 @@ class Square(Attack):
         """The share of the image that the given proposal (from 0) covers: halved nine times on the way."""
         place = math.floor(proposal / self.num_queries * 10_000)
         return self.initial_area * 0.5 ** sum(place > halving for halving in _HALVINGS)
-
-
-def _ask(network: nn.Module, points: Tensor, labels: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:
-    """The objective at the points, and whether they are misclassified."""
-    with torch.no_grad():
-        logits = network(points)
-        return objective(logits, labels), wrong(logits, labels)

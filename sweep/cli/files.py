@@ -1,4 +1,4 @@
-"""Reading what a command is given: search-space files and configurations."""
+"""Reading what a command is given: search-space files, figures and settings."""
 
 from __future__ import annotations
 
@@ -36,20 +36,6 @@ def load_study(path: Path) -> Study:
     if not isinstance(study, Study):
         raise StudyError(f"{path} defines no STUDY: a search-space file holds one `STUDY = Study(...)`")
     return study.model_copy(update={"description": (names.get("__doc__") or "").strip()})
-
-
-def load_json(path: Path) -> dict[str, Any]:
-    """A configuration: a file, or the `config.json` of a folder."""
-    file = path / "config.json" if path.is_dir() else path
-    try:
-        value = json.loads(file.read_text())
-    except FileNotFoundError:
-        raise StudyError(f"there is no configuration at {file}; `sweep export` writes one") from None
-    except (ValueError, OSError, RecursionError) as error:
-        raise StudyError(f"{file} is not JSON that can be read: {error}") from None
-    if not isinstance(value, dict):
-        raise StudyError(f"{file} holds a {type(value).__name__}; a configuration is a JSON object")
-    return value
 
 
 def known_metrics(path: Path) -> dict[str, Any] | None:

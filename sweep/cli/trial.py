@@ -26,9 +26,10 @@ def trial(
     Example: sweep trial best/ --set optimizer.learning_rate=0.05 --to /tmp/again
     """
     from sweep.cli import tables
-    from sweep.cli.files import known_metrics, load_json, with_settings
+    from sweep.cli.files import known_metrics, with_settings
     from sweep.configuration import TrialConfig
     from sweep.errors import StudyError
+    from sweep.exported import load_json
     from sweep.registry import validated
     from sweep.trial import Trial
 

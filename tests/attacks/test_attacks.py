@@ -27,8 +27,10 @@ CHEAPER: dict[str, dict[str, Any]] = {
     "apgd_t": {"num_steps": 10, "num_targets": 3},
     "carlini_l2": {"num_steps": 75, "learning_rate": 0.1, "binary_search_steps": 2, "initial_constant": 5.0},
     "fab_t": {"num_steps": 10},
+    "random_noise": {"num_draws": 30},
     "square": {"num_queries": 100},
 }
+CONTROLS = {"random_noise"}  # what no real attack may do less than: it breaks something, and need not break much
 RADII = {"linf": 0.2, "l2": 1.5}
 CASES = [(name, ball) for name, kind in KINDS["attack"].items() for ball in getattr(kind, "threat_models")]  # noqa: B009
 Undefended = tuple[Network, Tensor, Tensor]
@@ -72,7 +74,7 @@ def test_an_undefended_network_falls(name: str, ball: str, undefended: Undefende
     attack, against = attack_named(name), adversary(ball)
     originals = images.clone()
     points = attack.perturb(network, images, labels, against, until_broken=True)
-    assert (~misclassified(network, points, labels)).double().mean() < 0.5
+    assert (~misclassified(network, points, labels)).double().mean() < (1 if name in CONTROLS else 0.5)
     assert torch.equal(images, originals), "the images given are left alone"
     assert (points.shape, points.dtype, points.requires_grad) == (images.shape, images.dtype, False)
     assert (against.threat_model.distance(points, images) <= RADII[ball] + 1e-5).all()

@@ -1,0 +1,70 @@
+"""An exported network: read again with its weights, for the images of whoever it attacks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from sweep.checkpoint import save_weights, write_json
+from sweep.configuration import TrialConfig
+from sweep.datasets import Splits
+from sweep.errors import CheckpointError, ConfigurationError, StudyError
+from sweep.evaluation import predict
+from sweep.exported import load_network
+from sweep.registry import validated
+from sweep.trial import Trial
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
+    config = {
+        "dataset": {"name": "digits", "train_size": 100, "validation_size": 40},
+        "model": {"name": "small_cnn", "width": 4},
+        "threat_model": {"name": "linf", "epsilon": 0.1},
+        "defense": "standard",
+        "epochs": 1,
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SWEEP_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        trial = Trial(validated(TrialConfig, config, "test"))
+        list(trial.run())
+        yield trial
+
+
+@pytest.fixture
+def export(trained: Trial, tmp_path: Path) -> Path:
+    write_json(tmp_path / "config.json", trained.config.to_json())
+    save_weights(tmp_path / "model.safetensors", trained.network.state_dict())
+    return tmp_path
+
+
+def splits(trained: Trial, classes: int = 10) -> Splits:
+    return Splits(trained.plan.train, trained.validation, classes)
+
+
+def test_an_exported_network_gives_the_logits_that_it_gave(trained: Trial, export: Path) -> None:
+    loaded = load_network(export, splits(trained))
+    assert not loaded.training
+    assert torch.equal(predict(loaded, trained.validation), predict(trained.network, trained.validation))
+
+
+def test_weights_that_do_not_fit_are_answered_with_what_does_not(trained: Trial, export: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"does not fit the small_cnn .* images of 1 x 8 x 8 and 7 classes: .*10"):
+        load_network(export, splits(trained, classes=7))
+
+
+def test_what_is_absent_or_wrong_in_the_folder_is_said(trained: Trial, export: Path) -> None:
+    config = json.loads((export / "config.json").read_text())
+    write_json(export / "config.json", config | {"model": "small_cn"})
+    with pytest.raises(ConfigurationError, match="did you mean 'small_cnn'"):
+        load_network(export, splits(trained))
+    write_json(export / "config.json", config)
+    (export / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="there are no weights at"):
+        load_network(export, splits(trained))
+    with pytest.raises(StudyError, match="there is no configuration at"):
+        load_network(export / "absent", splits(trained))
