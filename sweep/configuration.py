@@ -51,6 +51,10 @@ class TrialConfig(Record):
     final_attacks: Annotated[tuple[NamedAttack, ...], Several] = Field(
         default=(), description="further attacks on the validation split, once, when a trial completes"
     )
+    test_attacks: Annotated[tuple[NamedAttack, ...], Several] = Field(
+        default=(),
+        description="attacks on the test split, once, when a trial completes: `sweep confirm` alone sets them",
+    )
     validate_every: int = Field(1, ge=1, description="epochs between validations; the last epoch is always validated")
     objective: Annotated[tuple[Goal, ...], Several] = Field(
         default=(Maximize("validation/pgd_10/adversarial_accuracy"),),
@@ -66,8 +70,9 @@ class TrialConfig(Record):
     def _is_coherent(self) -> TrialConfig:
         attacks = (*self.validation_attacks, *self.final_attacks)
         mistakes = [
-            *misjudged(self.threat_model, (*attacks, *self.defense.attacks)),
+            *misjudged(self.threat_model, (*attacks, *self.test_attacks, *self.defense.attacks)),
             *ambiguous(attacks),
+            *ambiguous(self.test_attacks),
             *unreported(self.objective, self.validation_attacks),
         ]
         if isinstance(self.learning_rate_schedule, Adaptive):

@@ -10,8 +10,9 @@ from sweep.configuration import TrialConfig
 from sweep.datasets import Splits
 from sweep.defenses import Clock
 from sweep.errors import DataError
+from sweep.provisions import Asha
 from sweep.search_space import OneOf
-from sweep.study import Asha, Study
+from sweep.study import Study
 
 _RISEN = 0.9  # of its final value: from here on a radius counts as risen
 

@@ -15,6 +15,7 @@ from sweep.attacks.pgd import PGD
 from sweep.configuration import Several, TrialConfig, ambiguous, fingerprint, misjudged, unreported
 from sweep.domains import Choice, Domain, Integer, LogUniform, Uniform
 from sweep.objective import AtLeast, AtMost, Goal, Maximize, Minimize
+from sweep.provisions import Asha, Budget, Confirmation, Limits, Resources
 from sweep.registry import Record, build, explained, problems, validated
 from sweep.search_space import OneOf, SearchSpace, merged
 from sweep.seeding import derive
@@ -41,6 +42,7 @@ __all__ = [
 DECIDED_BY_STUDY = {
     "validation_attacks": "search_attack",
     "final_attacks": "final_attacks",
+    "test_attacks": "confirms",
     "objective": "objective",
     "select": "select",
     "seed": "seed",
@@ -48,55 +50,6 @@ DECIDED_BY_STUDY = {
 }
 
 NOT_IN_FINGERPRINT = ("budget", "description", "concurrency", "retries", "limits")
-
-
-class Asha(Record):
-    """Asynchronous successive halving, stopping kind (Li et al. 2020): at each rung only the best go on.
-
-    Rungs lie at grace_period * reduction_factor^k of `resource`. At a rung, a trial goes on if its best value so far is
-    among the best 1 / reduction_factor of the values that reached the rung before it or are its own.
-    """
-
-    resource: Literal["epochs", "gradient_evaluations"] = "epochs"
-    grace_period: int = Field(ge=1, description="resource before which nothing is stopped: the first rung")
-    reduction_factor: int = Field(3, ge=2, le=100, description="one in this many goes on")
-
-
-class Budget(Record):
-    """When no further trial begins; those that run are finished. The first limit reached counts."""
-
-    trials: int = Field(ge=1, le=1_000_000)
-    gradient_evaluations: int | None = Field(None, ge=1, description="of all trials together, validation excluded")
-    hours: float | None = Field(None, gt=0, description="wall time over all sessions of the study")
-
-
-class Limits(Record):
-    """Wall time, in hours, after which a trial's process is ended from outside, whatever it is doing."""
-
-    trial_hours: float | None = Field(
-        None, gt=0, description="of one trial, all its attempts together: it ends as timed_out"
-    )
-    epoch_hours: float | None = Field(
-        6.0, gt=0, description="without a finished epoch: the process hangs, and the trial is taken up again (retries)"
-    )
-
-
-class Resources(Record):
-    """What one trial gets. A fraction of a GPU lets several trials share one; Ray does not isolate their memory."""
-
-    cpus: int = Field(1, ge=1, le=1024)
-    gpus: float = Field(0.0, ge=0, le=64)
-
-    def times(self, share: int, node: Resources) -> Resources:
-        """So many times as much, up to all of a node; of GPUs no more than one, on which a trial lives."""
-        gpus = max(min(self.gpus * share, node.gpus, 1.0), self.gpus)
-        return Resources(cpus=max(min(self.cpus * share, node.cpus), self.cpus), gpus=gpus)
-
-    @model_validator(mode="after")
-    def _has_whole_gpus(self) -> Resources:
-        if self.gpus > 1 and self.gpus % 1:
-            raise ValueError(f"gpus: a fraction of one, or a whole number, but got {self.gpus:g}")
-        return self
 
 
 class Study(Record):
@@ -129,6 +82,7 @@ class Study(Record):
         default=(), description="partial configurations that are tried first; the sampler fills in what they leave open"
     )
     seed: int = Field(0, ge=0, lt=2**31)
+    confirms: Confirmation | None = Field(None, description="set by `sweep confirm`: opens the test split")
 
     @model_validator(mode="after")
     def _is_sound(self) -> Study:
@@ -178,6 +132,7 @@ class Study(Record):
         decided = {
             "validation_attacks": (self.search_attack,),
             "final_attacks": self.final_attacks,
+            "test_attacks": self.confirms.attacks if self.confirms else (),
             "objective": self.objective,
             "select": self.select,
             "seed": derive(self.seed, "trial", number),
@@ -224,6 +179,8 @@ _HARMLESS: dict[str, dict[str, Any]] = {
 def _forbidden(space: SearchSpace) -> list[str]:
     mistakes = [
         f"space.{key}: set for the whole study, as Study({name}=...)"
+        if name != "confirms"
+        else f"space.{key}: the test split is closed during a search; `sweep confirm` opens it"
         for key, name in DECIDED_BY_STUDY.items()
         if key in space.tree
     ]

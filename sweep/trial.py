@@ -29,6 +29,8 @@ from sweep.resources import choose_device, reset_peak_memory
 from sweep.seeding import layer_randomness
 from sweep.training import EpochResult, Plan, State, train
 
+VERDICTS = "verdicts.safetensors"  # booleans [N] by attack, of the test split's examples in the source's order
+
 
 class Trial:
     """A configuration being trained, from its checkpoint where its folder holds one."""
@@ -96,6 +98,8 @@ class Trial:
         figures["validation/mixed_50/accuracy"] = mixed_accuracy(clean, worst, 0.5)
         standard = config.epochs * len(self.plan.train)
         figures["overhead/gradient_evaluations"] = self.state.gradient_evaluations / standard
+        if config.test_attacks:
+            figures |= self._test()
         refuse_non_finite(figures, "when attacked at the end")
         self.network.load_state_dict(last)
         if self.folder is not None:
@@ -113,6 +117,17 @@ class Trial:
             "last": self.results[-1].metrics,
             "final": final,
         }
+
+    def _test(self) -> dict[str, float]:
+        """Open the test split: the selected network's figures there, and its verdict on each example in a file."""
+        config = self.config
+        split = config.dataset.load_test().to(self.device)
+        verdicts = evaluate(self.network, split, config.test_attacks, config.threat_model, config.seed)
+        if self.folder is not None:
+            rows = {"clean": verdicts.clean, **verdicts.robust, "worst_case": verdicts.worst_case}
+            checkpoint.save_weights(self.folder / VERDICTS, rows)
+        worst = verdicts.worst_case.double().mean().item()
+        return verdicts.metrics("test") | {"test/worst_case/adversarial_accuracy": worst}
 
     def save(self) -> None:
         """Write the checkpoint, where the trial has a folder."""

@@ -41,6 +41,7 @@ ORDER = [
     "trial",
     "exported",
     "search_space",
+    "provisions",
     "study",
     "preview",
     "tracking.journal",

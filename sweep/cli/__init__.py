@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from sweep.cli import inspect, run, trial
+from sweep.cli import confirm, inspect, run, trial
 from sweep.errors import SweepError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ for command in (
     run.resume,
     run.extend,
     inspect.status,
+    confirm.confirm,
     trial.trial,
     trial.export,
     inspect.ui,

@@ -35,6 +35,8 @@ def load_study(path: Path) -> Study:
     study = names.get("STUDY")
     if not isinstance(study, Study):
         raise StudyError(f"{path} defines no STUDY: a search-space file holds one `STUDY = Study(...)`")
+    if study.confirms:
+        raise StudyError(f"{path}: the test split is closed during a search; `sweep confirm` opens it when one is done")
     return study.model_copy(update={"description": (names.get("__doc__") or "").strip()})
 
 

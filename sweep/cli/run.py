@@ -47,7 +47,7 @@ def run(
         study.trial_config(next(study.space.corners()), 0).dataset.load()
     inherited = _inherited(study, StudyFolder.find(studies, warm_start)) if warm_start else None
     folder = StudyFolder.create(studies, study, inherited)
-    _search(folder, address, tracking_uri, in_process)
+    search_in(folder, address, tracking_uri, in_process)
 
 
 def resume(
@@ -63,7 +63,7 @@ def resume(
     """
     from sweep.orchestration.folder import StudyFolder
 
-    _search(StudyFolder.find(studies, study), address, tracking_uri, in_process)
+    search_in(StudyFolder.find(studies, study), address, tracking_uri, in_process)
 
 
 def extend(
@@ -104,10 +104,12 @@ def _inherited(study: Study, source: StudyFolder) -> dict[str, Any]:
     return found.event
 
 
-def _search(folder: StudyFolder, address: str | None, tracking_uri: str | None, in_process: bool) -> None:
+def search_in(folder: StudyFolder, address: str | None, tracking_uri: str | None, in_process: bool) -> None:
+    """Run the study in `folder` until its budget is spent, and say what came out."""
     from sweep.analysis import results
     from sweep.cli import tables
     from sweep.cli.progress import Progress
+    from sweep.cli.verdict import show_confirmation
     from sweep.orchestration import search as searching
     from sweep.tracking.mirror import standing
     from sweep.tracking.mlflow import Mirror, local_uri
@@ -126,7 +128,10 @@ def _search(folder: StudyFolder, address: str | None, tracking_uri: str | None, 
             written = results.write(search.ledger, folder.path)
     unsent = mirror.stop(DRAIN_SECONDS)
     options = _options(folder.path.parent, address, tracking_uri, in_process)
-    tables.show_results(study, search.ledger)
+    if study.confirms:
+        show_confirmation(folder)
+    else:
+        tables.show_results(study, search.ledger)
     look = redacted(tracking_uri) if tracking_uri else ""
     tables.show_where_to_look(folder.path.name, options, look, search.interrupted, written)
     if unsent:

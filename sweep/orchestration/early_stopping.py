@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from sweep.objective import Goal
-from sweep.study import Asha
+from sweep.provisions import Asha
 
 
 @dataclass

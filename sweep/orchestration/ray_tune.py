@@ -20,7 +20,7 @@ from sweep.errors import StudyError
 from sweep.orchestration.bridge import Bridge
 from sweep.orchestration.search import Search
 from sweep.orchestration.worker import Assignment, messages
-from sweep.study import Resources
+from sweep.provisions import Resources
 
 # Read by ray when it is imported, so they are set first; whoever set one already knows why.
 SETTINGS = {

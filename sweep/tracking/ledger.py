@@ -6,6 +6,7 @@ started   a worker took it up                   reported  it finished an epoch; 
 lost      its process died, hung or ran out of memory, and it is to be taken up again
 ended     it is over, and how                   reopened  it had failed, and is to be taken up again by request
 closed    the session ended
+confirmation   the test split was opened for the best few (sweep.analysis.confirm)
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, Literal, get_args
 from sweep.objective import WORST, Goal, Rank
 
 End = Literal["completed", "stopped", "diverged", "failed", "timed_out"]
+_BETWEEN_SESSIONS = ("session", "confirmation")  # the time before them was nobody's
 ENDS: tuple[End, ...] = get_args(End)
 
 
@@ -83,6 +85,7 @@ class Ledger:
 
     trials: dict[int, TrialRecord] = field(default_factory=dict)
     sessions: int = 0
+    confirmations: list[dict[str, Any]] = field(default_factory=list)  # each time that the test split was opened
     hours: float = 0.0  # wall time of all sessions, as far as the journal tells
     gradient_evaluations: float = 0.0  # of all trials
     inherited: list[TrialRecord] = field(default_factory=list)  # another study's: never among the results
@@ -93,7 +96,7 @@ class Ledger:
         handler = getattr(self, f"_{event['event']}", None)
         if handler is not None:
             handler(event)
-        if self._since is not None and event["event"] != "session":
+        if self._since is not None and event["event"] not in _BETWEEN_SESSIONS:
             self.hours += max(event["time"] - self._since, 0.0) / 3600
         self._since = event["time"]
 
@@ -128,6 +131,9 @@ class Ledger:
         self.trials[number] = TrialRecord(
             number, event["config"], event["params"], event["origin"], event.get("attributes", {})
         )
+
+    def _confirmation(self, event: Mapping[str, Any]) -> None:
+        self.confirmations.append(dict(event))
 
     def _started(self, event: Mapping[str, Any]) -> None:
         trial = self.trials[event["trial"]]

@@ -1,0 +1,179 @@
+"""Confirming: the best few are trained again with fresh seeds and judged on the test split, which nothing has touched.
+
+The best of many trials is partly the luckiest: chosen by the validation images and by its seed. So the search's own
+value is never the claim. A confirmation is a study of its own, `<study>-confirmation`, whose trials are the candidates
+under fresh seeds: it is journaled, resumed and mirrored like any other. That the test split was opened, for whom and
+under which attacks, is written into the searched study's journal first; another selection is refused after that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sweep.analysis.statistics import Comparison, Interval, Verdicts, analyse
+from sweep.checkpoint import load_weights
+from sweep.errors import StudyError
+from sweep.orchestration.folder import StudyFolder
+from sweep.provisions import Confirmation
+from sweep.registry import validated
+from sweep.seeding import derive
+from sweep.study import DECIDED_BY_STUDY, Study, study_from
+from sweep.tracking.journal import Journal
+from sweep.tracking.ledger import Ledger, TrialRecord
+from sweep.trial import VERDICTS
+
+SUFFIX = "-confirmation"
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """One candidate, over the seeds that completed. Accuracies are fractions in [0, 1]."""
+
+    number: int  # of the trial that it was in the search
+    defense: str
+    is_baseline: bool
+    searched: float  # the objective, as the search saw it
+    validation: float  # the same under fresh seeds: what is missing was the seed's luck
+    test: dict[str, float]  # means over seeds, by metric
+    worst_case: Interval  # on the test split, under every attack
+    ends: tuple[str, ...]  # of its trainings
+    comparison: Comparison | None  # the search's best less this one; None for the best itself
+
+    @property
+    def shrinkage(self) -> float:
+        """How much of the search's value is left out by fresh seeds, unseen images and stronger attacks."""
+        return self.searched - self.worst_case.mean
+
+
+def select(
+    study: Study, ledger: Ledger, *, top: int, seeds: int, attacks: Sequence[Any], baselines: bool
+) -> Confirmation:
+    """The best `top` trials; as baselines, of each other defense, the first completed trial that the study enqueued."""
+    goal = study.objective[0]
+    winners = [trial for trial in ledger.ranked(goal) if trial.rank(goal)[0] == 1][:top]
+    if not winners:
+        raise StudyError(f"{study.name} has nothing to confirm: no completed trial keeps the objective's bounds")
+    known = {trial.defense for trial in winners}
+    others: list[TrialRecord] = []
+    for trial in ledger if baselines else ():
+        if trial.origin == "enqueued" and trial.defense not in known and trial.end == "completed":
+            known.add(trial.defense)
+            others.append(trial)
+    chosen = [*winners, *others]
+    selection = {
+        "study": study.name,
+        "fingerprint": study.fingerprint,
+        "trials": [trial.number for trial in chosen],
+        "values": [trial.best["metrics"][goal.metric] for trial in chosen if trial.best],
+        "baselines": len(others),
+        "seeds": seeds,
+        "attacks": [study.search_attack, *attacks],
+    }
+    return validated(Confirmation, selection, "the confirmation")
+
+
+def begin(folder: StudyFolder, confirmation: Confirmation, *, again: bool) -> StudyFolder:
+    """The confirming study's folder: that of this very selection, or a new one, for which the test split is opened."""
+    root, wanted = folder.path.parent, confirmation.model_dump(mode="json")
+    with folder.owned():
+        study, ledger = folder.study(), folder.ledger()
+        same = [opening["name"] for opening in ledger.confirmations if opening["confirmation"] == wanted]
+        if same and (root / same[0] / "study.json").exists():
+            return StudyFolder.find(root, same[0])
+        if not same:
+            if ledger.confirmations and not again:
+                raise StudyError(_opened_already(ledger.confirmations[-1]))
+            count = len(ledger.confirmations) + 1
+            same = [f"{study.name}{SUFFIX}" + (f"-{count}" if count > 1 else "")]
+            journal = Journal(folder.journal)
+            journal.append("confirmation", name=same[0], confirmation=wanted, opening=count)
+            journal.close()
+        return StudyFolder.create(root, _confirming(study, ledger, confirmation, same[0]))
+
+
+def outcome(folder: StudyFolder) -> list[Confirmed]:
+    """What a confirming study found so far, in the order of the search; candidates without a training are left out."""
+    study, ledger = folder.study(), folder.ledger()
+    if study.confirms is None:
+        raise StudyError(f"{folder.path} confirms nothing; `sweep confirm {study.name}` makes a study that does")
+    candidates = [_Candidate(folder, study.confirms, ledger, place) for place in range(len(study.confirms.trials))]
+    found = [candidate for candidate in candidates if candidate.completed]
+    if not found:
+        return []
+    rng = np.random.default_rng(derive(study.seed, "bootstrap"))
+    verdicts = [candidate.verdicts() for candidate in found]
+    intervals, comparisons = analyse(verdicts, rng)
+    return [
+        candidate.summed_up(study.objective[0].metric, spread, comparison)
+        for candidate, spread, comparison in zip(found, intervals, [None, *comparisons], strict=True)
+    ]
+
+
+class _Candidate:
+    """The trainings of one candidate."""
+
+    def __init__(self, folder: StudyFolder, confirmation: Confirmation, ledger: Ledger, place: int) -> None:
+        self.folder, self.confirmation, self.place = folder, confirmation, place
+        self.trainings = [trial for trial in ledger if trial.number % len(confirmation.trials) == place]
+        self.completed = [trial for trial in self.trainings if trial.end == "completed"]
+
+    def verdicts(self) -> Verdicts:
+        """Who withstood every attack, [seeds, examples]."""
+        files = [self.folder.trial(trial.number) / VERDICTS for trial in self.completed]
+        return np.stack([load_weights(file)["worst_case"].numpy() for file in files])
+
+    def summed_up(self, metric: str, worst_case: Interval, comparison: Comparison | None) -> Confirmed:
+        confirmation, place = self.confirmation, self.place
+        validation = [trial.best["metrics"][metric] for trial in self.completed if trial.best]
+        return Confirmed(
+            number=confirmation.trials[place],
+            defense=self.completed[0].defense,
+            is_baseline=place >= len(confirmation.trials) - confirmation.baselines,
+            searched=confirmation.values[place],
+            validation=float(np.mean(validation)),
+            test=_means([trial.final for trial in self.completed], "test/"),
+            worst_case=worst_case,
+            ends=tuple(trial.end or "running" for trial in self.trainings),
+            comparison=comparison,
+        )
+
+
+def _confirming(study: Study, ledger: Ledger, confirmation: Confirmation, name: str) -> Study:
+    """The study whose trial n trains candidate n modulo their number: each seed of all of them, then the next seed."""
+    points = [_point(ledger.trials[number].config) for number in confirmation.trials]
+    changes = {
+        "name": name,
+        "description": f"confirms {study.name} on the test split",
+        "confirms": confirmation.model_dump(mode="json"),
+        "enqueue": points * confirmation.seeds,
+        "budget": {"trials": len(points) * confirmation.seeds},
+        "early_stopping": None,
+        "sampler": "random",
+        "seed": derive(study.seed, name) % 2**31,
+    }
+    return study_from(study.to_json() | changes, name)
+
+
+def _point(config: dict[str, Any]) -> dict[str, Any]:
+    """A whole configuration without what the study decides for all."""
+    decided = ("dataset", "threat_model", *DECIDED_BY_STUDY)
+    return {key: value for key, value in config.items() if key not in decided}
+
+
+def _means(figures: Sequence[dict[str, float]], prefix: str) -> dict[str, float]:
+    names = [name for name in figures[0] if name.startswith(prefix)]
+    return {name: float(np.mean([each[name] for each in figures])) for name in names}
+
+
+def _opened_already(opening: dict[str, Any]) -> str:
+    known = opening["confirmation"]
+    trials = ", ".join(map(str, known["trials"]))
+    return (
+        f"the test split was opened already, for trials {trials} with {known['seeds']} seeds ({opening['name']}): "
+        "choosing anew after seeing it would be choosing by it. The same options go on with that one; --again opens it "
+        "for another selection, and the journal will say so"
+    )

@@ -1,0 +1,53 @@
+"""The command that opens the test split."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from sweep.cli.inspect import DEFAULT_STUDIES, Studies
+from sweep.cli.run import Address, InProcess, TrackingUri, search_in
+
+
+def confirm(
+    study: Annotated[str, typer.Argument(help="The name or folder of a study that was searched.")],
+    top: Annotated[int, typer.Option(min=1, max=100, help="How many of the best trials.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="Trainings of each, with fresh seeds.")] = 5,
+    attack: Annotated[
+        list[str] | None,
+        typer.Option("--attack", help="Attack on the test split: a name, or JSON; repeatable. Default: auto_attack."),
+    ] = None,
+    baselines: Annotated[
+        bool, typer.Option(help="Also the first enqueued trial of every defense that is not among the best.")
+    ] = True,
+    again: Annotated[
+        bool, typer.Option("--again", help="Open the test split once more, for another selection; it is recorded.")
+    ] = False,
+    studies: Studies = DEFAULT_STUDIES,
+    address: Address = None,
+    tracking_uri: TrackingUri = None,
+    in_process: InProcess = False,
+) -> None:
+    """Train the best few again with fresh seeds and judge them on the test split: what may be claimed.
+
+    Given again, it goes on where it was, or shows what came out.
+
+    Example: sweep confirm digits --top 3 --seeds 5 --attack auto_attack
+    """
+    from sweep.analysis.confirm import begin, select
+    from sweep.orchestration.folder import StudyFolder
+
+    searched = StudyFolder.find(studies, study)
+    attacks = [_named(text) for text in attack or ["auto_attack"]]
+    selection = select(searched.study(), searched.ledger(), top=top, seeds=seeds, attacks=attacks, baselines=baselines)
+    search_in(begin(searched, selection, again=again), address, tracking_uri, in_process)
+
+
+def _named(text: str) -> Any:
+    """A component's name, or its JSON."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

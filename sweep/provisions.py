@@ -1,0 +1,77 @@
+"""What a study provides for: early stopping, a budget, time limits, each trial's resources, a confirmation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from sweep.attacks import NamedAttack
+from sweep.configuration import Several
+from sweep.registry import Record
+
+
+class Asha(Record):
+    """Asynchronous successive halving, stopping kind (Li et al. 2020): at each rung only the best go on.
+
+    Rungs lie at grace_period * reduction_factor^k of `resource`. At a rung, a trial goes on if its best value so far is
+    among the best 1 / reduction_factor of the values that reached the rung before it or are its own.
+    """
+
+    resource: Literal["epochs", "gradient_evaluations"] = "epochs"
+    grace_period: int = Field(ge=1, description="resource before which nothing is stopped: the first rung")
+    reduction_factor: int = Field(3, ge=2, le=100, description="one in this many goes on")
+
+
+class Budget(Record):
+    """When no further trial begins; those that run are finished. The first limit reached counts."""
+
+    trials: int = Field(ge=1, le=1_000_000)
+    gradient_evaluations: int | None = Field(None, ge=1, description="of all trials together, validation excluded")
+    hours: float | None = Field(None, gt=0, description="wall time over all sessions of the study")
+
+
+class Limits(Record):
+    """Wall time, in hours, after which a trial's process is ended from outside, whatever it is doing."""
+
+    trial_hours: float | None = Field(
+        None, gt=0, description="of one trial, all its attempts together: it ends as timed_out"
+    )
+    epoch_hours: float | None = Field(
+        6.0, gt=0, description="without a finished epoch: the process hangs, and the trial is taken up again (retries)"
+    )
+
+
+class Resources(Record):
+    """What one trial gets. A fraction of a GPU lets several trials share one; Ray does not isolate their memory."""
+
+    cpus: int = Field(1, ge=1, le=1024)
+    gpus: float = Field(0.0, ge=0, le=64)
+
+    def times(self, share: int, node: Resources) -> Resources:
+        """So many times as much, up to all of a node; of GPUs no more than one, on which a trial lives."""
+        gpus = max(min(self.gpus * share, node.gpus, 1.0), self.gpus)
+        return Resources(cpus=max(min(self.cpus * share, node.cpus), self.cpus), gpus=gpus)
+
+    @model_validator(mode="after")
+    def _has_whole_gpus(self) -> Resources:
+        if self.gpus > 1 and self.gpus % 1:
+            raise ValueError(f"gpus: a fraction of one, or a whole number, but got {self.gpus:g}")
+        return self
+
+
+class Confirmation(Record):
+    """What a confirming study trains again: `sweep confirm` writes it, a search-space file does not.
+
+    Trial n of such a study trains candidate n modulo their number, with a fresh seed.
+    """
+
+    study: str = Field(description="name of the study that was searched")
+    fingerprint: str = Field(description="of that study")
+    trials: Annotated[tuple[int, ...], Several] = Field(min_length=1, description="the candidates, best first")
+    values: Annotated[tuple[float, ...], Several] = Field(
+        min_length=1, description="the objective as the search saw it"
+    )
+    baselines: int = Field(ge=0, description="how many of the last candidates are baselines rather than winners")
+    seeds: int = Field(ge=1, le=1_000, description="trainings of each candidate")
+    attacks: Annotated[tuple[NamedAttack, ...], Several] = Field(min_length=1, description="on the test split")

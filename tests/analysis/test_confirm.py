@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_study import complete, events, searching, tiny
+
+from sweep.analysis.confirm import begin, outcome, select
+from sweep.cli.verdict import verdict
+from sweep.errors import ConfigurationError, StudyError
+from sweep.orchestration import in_process
+from sweep.orchestration.folder import StudyFolder
+from sweep.orchestration.search import opened
+from sweep.provisions import Confirmation
+from sweep.study import Study
+
+BASELINE = {"defense": "standard", "optimizer": {"learning_rate": 0.05}}
+
+
+def searched(root: Path) -> StudyFolder:
+    """Four trials told by hand: nothing is trained to have something to confirm."""
+    with searching(root, study()) as search:
+        for value in (0.3, 0.5, 0.9, 0.7):
+            complete(search, value)
+    return StudyFolder.find(root, "tiny")
+
+
+def study() -> Study:
+    adversarial = {"defense": "adversarial_training", "optimizer": {"learning_rate": 0.05}}
+    return tiny(enqueue=[BASELINE, adversarial, adversarial, adversarial])
+
+
+def selection(folder: StudyFolder, top: int = 1, seeds: int = 2, attack: str = "fgsm") -> Confirmation:
+    return select(folder.study(), folder.ledger(), top=top, seeds=seeds, attacks=[attack], baselines=True)
+
+
+def confirmed(root: Path) -> StudyFolder:
+    folder = searched(root)
+    confirming = begin(folder, selection(folder), again=False)
+    with opened(confirming) as search:
+        in_process.run(search)
+    return confirming
+
+
+def test_the_best_and_the_baselines_are_chosen(tmp_path: Path) -> None:
+    chosen = selection(searched(tmp_path), top=2)
+    assert chosen.trials == (2, 3, 0)
+    assert chosen.values == (0.9, 0.7, 0.3)
+    assert chosen.baselines == 1
+    assert [attack.label for attack in chosen.attacks] == ["pgd_2", "fgsm"]
+
+
+def test_a_lucky_value_shrinks(tmp_path: Path) -> None:
+    """The search's best is told to have reached 0.9, which three epochs never do: the confirmation says so."""
+    folder = confirmed(tmp_path)
+    best, baseline = outcome(folder)
+    assert (best.number, best.defense, best.searched) == (2, "adversarial_training", 0.9)
+    assert best.shrinkage == pytest.approx(0.9 - best.worst_case.mean)
+    assert best.shrinkage > 0.1
+    assert best.worst_case.low <= best.worst_case.mean <= best.worst_case.high
+    assert baseline.is_baseline
+    assert "the search had said 0.900" in verdict([best, baseline])[0]
+
+
+def test_figures_are_those_of_the_verdicts(tmp_path: Path) -> None:
+    folder = confirmed(tmp_path)
+    ended = {event["trial"]: event for event in events(folder.path, "ended")}
+    seeds = {event["config"]["seed"] for event in events(folder.path, "asked")}
+    assert len(seeds) == len(ended) == 4
+    best = outcome(folder)[0]
+    means = [ended[trial]["final"]["test/worst_case/adversarial_accuracy"] for trial in (0, 2)]
+    assert best.worst_case.mean == pytest.approx(np.mean(means))
+    assert best.test["test/fgsm/adversarial_accuracy"] >= best.worst_case.mean
+
+
+def test_the_same_selection_goes_on_and_another_is_refused(tmp_path: Path) -> None:
+    folder = searched(tmp_path)
+    first = begin(folder, selection(folder), again=False)
+    assert begin(folder, selection(folder), again=False).path == first.path
+    with pytest.raises(StudyError, match=r"opened already, for trials 2, 0 .*--again"):
+        begin(folder, selection(folder, attack="cw_pgd"), again=False)
+    second = begin(folder, selection(folder, attack="cw_pgd"), again=True)
+    assert second.path.name == "tiny-confirmation-2"
+    openings = [(event["name"], event["opening"]) for event in events(folder.path, "confirmation")]
+    assert openings == [("tiny-confirmation", 1), ("tiny-confirmation-2", 2)]
+
+
+def test_a_crash_after_the_opening_was_written_does_not_open_twice(tmp_path: Path) -> None:
+    folder = searched(tmp_path)
+    first = begin(folder, selection(folder), again=False)
+    (first.path / "study.json").unlink()
+    assert begin(folder, selection(folder), again=False).path == first.path
+    assert len(events(folder.path, "confirmation")) == 1
+
+
+def test_openings_do_not_count_as_time_of_the_search(tmp_path: Path) -> None:
+    folder = searched(tmp_path)
+    before = folder.ledger().hours
+    begin(folder, selection(folder), again=False)
+    assert folder.ledger().hours == before
+
+
+def test_mistakes_in_the_attack_are_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="did you mean 'fgsm'"):
+        selection(searched(tmp_path), attack="fgms")
+
+
+def test_nothing_completed_is_nothing_to_confirm(tmp_path: Path) -> None:
+    with searching(tmp_path) as search:
+        search.ask()
+    folder = StudyFolder.find(tmp_path, "tiny")
+    with pytest.raises(StudyError, match="nothing to confirm"):
+        selection(folder)
