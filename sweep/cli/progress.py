@@ -14,7 +14,7 @@ from rich.text import Text
 from sweep.orchestration.search import Search
 from sweep.preview import describe_cost
 from sweep.study import Study
-from sweep.tracking.ledger import ENDS, Ledger, TrialRecord
+from sweep.tracking.ledger import ENDS, Ledger, TrialRecord, readable
 
 PLAIN_EVERY = 30.0  # seconds between summaries where there is no terminal
 
@@ -63,6 +63,9 @@ class Progress:
         """An event was journaled."""
         if event["event"] == "ended":
             self.say(self._ending(self.ledger.trials[event["trial"]]))
+        if event["event"] == "lost":
+            trial = self.ledger.trials[event["trial"]]
+            self.say(self._line(trial, "lost", f"{readable(event['error'])}; to be taken up again"))
         if self._live:
             self._live.update(self._picture())
         elif time.monotonic() - self._said > PLAIN_EVERY:
@@ -101,9 +104,11 @@ class Progress:
     def _ending(self, trial: TrialRecord) -> str:
         metric = self.study.objective[0].metric
         figure = f"{trial.best['metrics'][metric]:.4f}" if trial.best and metric in trial.best["metrics"] else "-"
-        reason = f"  {trial.error['class']}: {trial.error['message']}" if trial.error else ""
+        return self._line(trial, str(trial.end), figure + (f"  {readable(trial.error)}" if trial.error else ""))
+
+    def _line(self, trial: TrialRecord, what: str, rest: str) -> str:
         epochs = f"epoch {trial.epoch}/{trial.config['epochs']}"
-        return f"trial {trial.number:>4}  {trial.defense:<24} {trial.end:<10} {epochs:<14} {figure}{reason}"
+        return f"trial {trial.number:>4}  {trial.defense:<24} {what:<10} {epochs:<14} {rest}"
 
     def _ended(self) -> int:
         return sum(trial.end is not None for trial in self.ledger)

@@ -56,6 +56,10 @@ def resume(
     address: Address = None,
     tracking_uri: TrackingUri = None,
     in_process: InProcess = False,
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", help="Take up the failed trials too, once what failed them is mended."),
+    ] = False,
 ) -> None:
     """Go on with a study after anything: finished trials stay, those in flight go on from their checkpoints.
 
@@ -63,7 +67,7 @@ def resume(
     """
     from sweep.orchestration.folder import StudyFolder
 
-    search_in(StudyFolder.find(studies, study), address, tracking_uri, in_process)
+    search_in(StudyFolder.find(studies, study), address, tracking_uri, in_process, retry_failed)
 
 
 def extend(
@@ -104,7 +108,9 @@ def _inherited(study: Study, source: StudyFolder) -> dict[str, Any]:
     return found.event
 
 
-def search_in(folder: StudyFolder, address: str | None, tracking_uri: str | None, in_process: bool) -> None:
+def search_in(
+    folder: StudyFolder, address: str | None, tracking_uri: str | None, in_process: bool, retry_failed: bool = False
+) -> None:
     """Run the study in `folder` until its budget is spent, and say what came out."""
     from sweep.analysis import results
     from sweep.cli import tables
@@ -121,6 +127,8 @@ def search_in(folder: StudyFolder, address: str | None, tracking_uri: str | None
         progress.follow(search)
         if search.restored:
             progress.say(f"  MLflow  {standing(folder.path)}")
+        if retry_failed:
+            progress.say(f"  failed  {search.reopen_failed()} trials, taken up again")
         mirror.start()
         try:
             _run_trials(search, address, in_process)
@@ -134,6 +142,8 @@ def search_in(folder: StudyFolder, address: str | None, tracking_uri: str | None
         tables.show_results(study, search.ledger)
     look = redacted(tracking_uri) if tracking_uri else ""
     tables.show_where_to_look(folder.path.name, options, look, search.interrupted, written)
+    if search.ledger.counts()["failed"]:
+        tables.show_retry(folder.path.name, options)
     if unsent:
         tables.show_unsent(folder.path.name, options, unsent, mirror.last_error)
     if search.interrupted:

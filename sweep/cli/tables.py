@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from sweep.errors import StudyError, unknown
 from sweep.preview import describe_cost, describe_space, preview
 from sweep.registry import KINDS
 from sweep.study import Study
-from sweep.tracking.ledger import Ledger, TrialRecord
+from sweep.tracking.ledger import Ledger, TrialRecord, readable
 from sweep.training import EpochResult
 
 console = Console(highlight=False)
@@ -124,15 +126,24 @@ def _result_row(trial: TrialRecord, labels: list[str], violates: bool) -> list[s
 
 
 def _show_errors(ledger: Ledger) -> None:
-    """Equal errors are one line."""
-    grouped: dict[str, list[TrialRecord]] = {}
+    """Equal errors are one line, and so are those that differ in their numbers only; the first one's place is told."""
+    grouped: dict[tuple[str, str], list[TrialRecord]] = {}
     for trial in ledger:
         if trial.error:
-            grouped.setdefault(f"{trial.error['class']}: {trial.error['message']}", []).append(trial)
-    for text, trials in grouped.items():
+            text = re.sub(r"\d+(\.\d+)?", "#", f"{trial.error['class']}: {trial.error['message']}")
+            grouped.setdefault((str(trial.end), text), []).append(trial)
+    for (end, _), trials in grouped.items():
         numbers = ", ".join(str(trial.number) for trial in trials)
-        log = (trials[0].error or {}).get("log")
-        console.print(f"[red]{trials[0].end}[/] trial {numbers}: {escape(text + (f' ({log})' if log else ''))}")
+        console.print(f"[red]{end}[/] trial {numbers}: {escape(readable(trials[0].error or {}))}", soft_wrap=True)
+    lost = Counter(f"{error['class']}: {error['message']}" for trial in ledger for error in trial.losses)
+    for text, count in lost.most_common():
+        console.print(f"[yellow]lost and made again[/] {count} x {escape(text)}", soft_wrap=True)
+
+
+def show_retry(study: str, options: dict[str, str]) -> None:
+    """How failed trials get another chance."""
+    again = "".join(f" --{name} {value}".rstrip() for name, value in options.items())
+    _say(f"retry what failed        sweep resume {study} --retry-failed{again}")
 
 
 def show_where_to_look(study: str, options: dict[str, str], look: str, interrupted: bool, written: list[Path]) -> None:

@@ -128,6 +128,16 @@ class Search:
         self.attempts.over(number)
         self._waiting.append(self.ledger.trials[number])
 
+    def reopen_failed(self) -> int:
+        """Have the trials that failed taken up again, from their checkpoints where they have one; says how many."""
+        failed = [trial.number for trial in self.ledger if trial.end == "failed"]
+        for number in failed:
+            self._append("reopened", trial=number)
+        if failed:  # Optuna takes nothing back that it was told, and is told anew
+            self.sampler = Sampler(self.study, self.folder.path, self.ledger, self.ledger.inherited)
+            self._waiting = self.ledger.in_flight
+        return len(failed)
+
     def overdue(self) -> dict[int, dict[str, str]]:
         """The trials over a limit, with the error that tells of it: their processes are to be killed now.
 

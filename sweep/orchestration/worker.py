@@ -52,12 +52,10 @@ def messages(assignment: Assignment) -> Iterator[dict[str, Any]]:
     except Diverged as error:
         yield origin | {"end": "diverged", "final": None, "error": describe(error)}
     except Exception as error:
-        path = Path(assignment.folder) / "error.txt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(traceback.format_exc(), encoding="utf-8", errors="backslashreplace")
+        log = _write(Path(assignment.folder) / "error.txt", traceback.format_exc())
         memory = exhausted(error)
         end = {"end": "out_of_memory", "memory": memory} if memory else {"end": "failed"}
-        yield origin | end | {"final": None, "error": describe(error) | {"log": str(path)}}
+        yield origin | end | {"final": None, "error": describe(error) | log}
 
 
 def describe(error: BaseException) -> dict[str, str]:
@@ -73,6 +71,15 @@ def exhausted(error: BaseException) -> Literal["gpu", "host"] | None:
         return "gpu"
     is_hosts = isinstance(error, MemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
     return "host" if is_hosts else None
+
+
+def _write(path: Path, text: str) -> dict[str, str]:
+    """Keep an error's whole text, and say where; a disk that takes no more shall not hide the error."""
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
+        return {"log": str(path)}
+    return {}
 
 
 def _log() -> str | None:

@@ -79,6 +79,12 @@ class TrialRecord:
         return ranked if ranked and goal.rank(ranked[1]) > WORST else None
 
 
+def readable(error: Mapping[str, str]) -> str:
+    """An error of the journal, as people read it."""
+    where = "; ".join(f"{name} {error[name]}" for name in ("node", "log") if name in error)
+    return f"{error['class']}: {error['message']}" + (f" ({where})" if where else "")
+
+
 @dataclass
 class Ledger:
     """Every trial of a study by number, and the study's sessions."""

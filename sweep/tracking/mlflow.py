@@ -88,6 +88,8 @@ class _Runs:
             "session": self._session,
             "asked": self._asked,
             "started": self._started,
+            "lost": self._lost,
+            "reopened": self._reopened,
             "reported": self._reported,
             "ended": self._ended,
             "closed": self._closed,
@@ -119,6 +121,14 @@ class _Runs:
 
     def _started(self, event: dict[str, Any]) -> None:
         self._log(event, self._child(event), tags={"attempt": event["attempt"], "node": event["node"]})
+
+    def _lost(self, event: dict[str, Any]) -> None:
+        error = event["error"]
+        self._log(event, self._child(event), tags={f"lost.{event['attempt']}": f"{error['class']}: {error['message']}"})
+
+    def _reopened(self, event: dict[str, Any]) -> None:
+        with _refusals(event):
+            self._client.update_run(self._child(event), status="RUNNING")
 
     def _reported(self, event: dict[str, Any]) -> None:
         self._log(event, self._child(event), metrics=_metrics(event, event["metrics"], event["epoch"]))

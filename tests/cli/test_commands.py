@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -156,6 +157,30 @@ def test_a_study_learns_from_another_one(workplace: Path) -> None:
         "run", "tiny.py", "--studies", "new", "--warm-start", "studies/tiny", folder=workplace, code=2
     )
     assert not (workplace / "new").exists()
+
+
+@pytest.mark.slow
+def test_failures_are_grouped_and_taken_up_again_by_request(tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    from sweep.tracking.journal import read
+    from sweep.tracking.mlflow import local_uri
+
+    study = tmp_path / "studies" / "tiny"
+    study.mkdir(parents=True)
+    (study / "trials").write_text("where the trials' folders are to be")
+    (tmp_path / "tiny.py").write_text(TINY.replace("trials=3", "trials=2"))
+    printed = sweep("run", "tiny.py", "--in-process", folder=tmp_path)
+    assert re.search(r"^failed trial 0, 1: NotADirectoryError: .*trials/0000.* \(node .+\)$", printed, re.MULTILINE)
+    assert "retry what failed        sweep resume tiny --retry-failed" in printed
+    (study / "trials").unlink()
+    assert "2 failed" in sweep("resume", "tiny", "--in-process", folder=tmp_path)
+    assert "2 completed" in sweep("resume", "tiny", "--in-process", "--retry-failed", folder=tmp_path)
+    events = [event for event, _ in read(study / "journal.log")]
+    assert [event["attempt"] for event in events if event["event"] == "started"] == [1, 1, 2, 2]
+    client = MlflowClient(local_uri(study))
+    runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id], "tags.`sweep.trial` != ''")
+    assert [(run.info.status, run.data.tags["end"]) for run in runs] == [("FINISHED", "completed")] * 2
 
 
 def test_status_and_its_json_agree_with_the_parquet(workplace: Path) -> None:

@@ -182,3 +182,25 @@ def test_a_folder_written_before_there_were_retries_is_still_its_study(tmp_path:
     del record["study"]["retries"], record["study"]["limits"]
     path.write_text(json.dumps(record))
     assert folder.study().retries == 2
+
+
+def test_what_failed_is_taken_up_again_by_request(tmp_path: Path) -> None:
+    study = tiny(budget=Budget(trials=3), retries=0)
+    with searching(tmp_path, study) as search:
+        for number, value in enumerate((0.3, 0.4, 0.5)):
+            started(search)
+            report(search, number, 1, value)
+            finish(search, number, "completed" if number == 1 else "failed")
+        assert search.is_over
+    with searching(tmp_path, study) as search:
+        assert search.ask() is None and search.reopen_failed() == 2 and not search.is_over
+        resumed = asked(search)
+        assert (resumed.number, resumed.reported) == (0, 1)
+        search.started(0, "here", 1)
+        report(search, 0, 2, 0.6)
+        finish(search, 0)
+    with searching(tmp_path, study) as search:  # which proves that Optuna and the journal agree
+        assert search.restored == {"completed": 2, "running": 1}
+        assert search.ledger.trials[0].attempts == 2 and search.reopen_failed() == 0
+        assert asked(search).number == 2
+    assert [event["trial"] for event in events(tmp_path / "tiny", "ended")] == [0, 1, 2, 0]
