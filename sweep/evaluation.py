@@ -28,7 +28,10 @@ _BINS = 15  # of the expected calibration error (Guo et al. 2017)
 
 @dataclass(frozen=True)
 class Verdicts:
-    """Per example, on the CPU: logits [N, K], labels [N], and for each attack whether the example withstood it [N]."""
+    """Per example, on the CPU: logits [N, K], labels [N], and for each attack whether the example withstood it [N].
+
+    An attack made of parts also says what was still standing after each: ``auto_attack/apgd_ce``, and so on.
+    """
 
     logits: Tensor
     labels: Tensor
@@ -64,15 +67,15 @@ def evaluate(
         logits = predict(network, split)
         labels = split.labels
         clean = ~wrong(logits, labels)
-        robust = {attack.label: clean.clone() for attack in attacks}
+        robust = {label: clean.clone() for attack in attacks for label in attack.labels}
         for attack in attacks:
             for start in range(0, len(split), BATCH):
                 rows = start + clean[start : start + BATCH].nonzero().squeeze(1)
                 if len(rows):
                     images, truth = split.pixels(rows), labels[rows]
                     adversary = _adversary(threat_model, threat_model.epsilon, seed, attack, start, images.device)
-                    points = attack.perturb(network, images, truth, adversary, until_broken=True)
-                    robust[attack.label][rows] = ~misclassified(network, points, truth)
+                    for label, points in attack.stages(network, images, truth, adversary):
+                        robust[label][rows] = ~misclassified(network, points, truth)
     return Verdicts(logits.cpu(), labels.cpu(), {label: held.cpu() for label, held in robust.items()})
 
 

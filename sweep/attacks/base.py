@@ -7,7 +7,7 @@ keeps the first misclassified point wherever on its path that came, and stops wo
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -47,6 +47,11 @@ class Attack(Component):
         """The name in metric keys, with what tells it from its siblings: ``pgd_10``, ``pgd_20x5``."""
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """Every name that it reports under: its own, after those of its parts where it has any."""
+        return (self.label,)
+
+    @property
     @abstractmethod
     def gradient_evaluations(self) -> int:
         """Forward and backward passes per example when nothing is broken on the way; a look without a gradient is none,
@@ -78,6 +83,12 @@ class Attack(Component):
         `objective` replaces the attack's own (TRADES raises a divergence). The network is used in whatever mode it is
         in: see `sweep.models.network.crafting`.
         """
+
+    def stages(
+        self, network: nn.Module, images: Tensor, labels: Tensor, adversary: Adversary
+    ) -> Iterator[tuple[str, Tensor]]:
+        """The attack as evaluation runs it: for each of `labels` in order, the points that are judged under it."""
+        yield self.label, self.perturb(network, images, labels, adversary, until_broken=True)
 
 
 NamedAttack = Annotated[SerializeAsAny[Attack], named("attack")]

@@ -6,9 +6,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from sweep.attacks.base import Adversary, Attack, Objective, ask, margin
+from sweep.attacks.base import Adversary, Attack, Objective, ask, margin, misclassified
 from sweep.attacks.windows import GEOMETRIES
 from sweep.registry import register
+from sweep.threat_models.base import per_example
 
 _HALVINGS = (10, 50, 200, 500, 1_000, 2_000, 4_000, 6_000, 8_000)  # of 10,000 queries, as in section 5 of the paper
 
@@ -47,14 +48,20 @@ class Square(Attack):
         until_broken: bool = False,
     ) -> Tensor:
         """The points of the highest objective (the margin) that the queries met; with `until_broken`, the first that is
-        misclassified. Draws are made for the whole batch, so that an example's do not depend on its neighbours' fates.
+        misclassified, where the image itself is not. Draws are made for the whole batch, so that an example's do not
+        depend on its neighbours' fates.
         """
         objective = objective or margin
         windows = GEOMETRIES[adversary.threat_model.name]
-        best = windows.start(images, adversary)
-        highest, broken = ask(network, best, labels, objective)
+        best, highest = windows.start(images, adversary), torch.full_like(labels, -torch.inf, dtype=images.dtype)
         rows = torch.arange(len(images), device=images.device)
-        rows = rows[~broken] if until_broken else rows
+        if until_broken:
+            standing = ~misclassified(network, images, labels)
+            best, rows = torch.where(per_example(standing, images), best, images), rows[standing]
+        if len(rows):
+            reached, broken = ask(network, best[rows], labels[rows], objective)
+            highest[rows] = reached.to(highest.dtype)
+            rows = rows[~broken] if until_broken else rows
         for query in range(1, self.num_queries):
             if not len(rows):
                 break
@@ -65,7 +72,7 @@ class Square(Attack):
             better = reached > highest[rows]
             if until_broken:
                 better |= broken
-            best[rows[better]], highest[rows[better]] = tried[better], reached[better]
+            best[rows[better]], highest[rows[better]] = tried[better], reached[better].to(highest.dtype)
             rows = rows[~broken] if until_broken else rows
         return best
 

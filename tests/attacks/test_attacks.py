@@ -25,6 +25,8 @@ from sweep.threat_models import ThreatModel
 CHEAPER: dict[str, dict[str, Any]] = {
     "apgd": {"num_steps": 20},
     "apgd_t": {"num_steps": 10, "num_targets": 3},
+    "auto_attack": {"num_steps": 4, "num_queries": 50},
+    "auto_attack_lite": {"num_steps": 4},
     "carlini_l2": {"num_steps": 75, "learning_rate": 0.1, "binary_search_steps": 2, "initial_constant": 5.0},
     "fab_t": {"num_steps": 10},
     "random_noise": {"num_draws": 30},
