@@ -59,7 +59,11 @@ ORDER = [
     "orchestration.bridge",
     "orchestration.ray_tune",
     "tracking.mirror",
+    "tracking.contents",
+    "tracking.address",
     "tracking.mlflow",
+    "tracking.probe",
+    "tracking.check",
     "analysis",
     "cli",
 ]

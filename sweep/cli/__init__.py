@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from sweep.cli import confirm, inspect, run, trial
+from sweep.cli import confirm, inspect, run, tracking, trial
 from sweep.errors import SweepError
 
 app = typer.Typer(
@@ -26,7 +26,8 @@ for command in (
     confirm.confirm,
     trial.trial,
     trial.export,
-    inspect.ui,
+    tracking.ui,
+    tracking.sync,
     inspect.components,
 ):
     app.command()(command)

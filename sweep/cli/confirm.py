@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from sweep.cli.inspect import DEFAULT_STUDIES, Studies
-from sweep.cli.run import Address, InProcess, TrackingUri, search_in
+from sweep.cli.run import Address, InProcess, search_in
+from sweep.cli.tracking import TrackingUri, refuse_unusable
 
 
 def confirm(
@@ -42,6 +43,7 @@ def confirm(
     searched = StudyFolder.find(studies, study)
     attacks = [_named(text) for text in attack or ["auto_attack"]]
     selection = select(searched.study(), searched.ledger(), top=top, seeds=seeds, attacks=attacks, baselines=baselines)
+    refuse_unusable(tracking_uri, searched.study().name)  # before the test split is opened
     search_in(begin(searched, selection, again=again), address, tracking_uri, in_process)
 
 

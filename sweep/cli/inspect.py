@@ -1,10 +1,8 @@
-"""Commands that look and change nothing: check, status, components, ui."""
+"""Commands that look and change nothing: check, status, components."""
 
 from __future__ import annotations
 
 import json
-import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -66,43 +64,3 @@ def components(
     from sweep.cli import tables
 
     tables.show_components(kind, as_json)
-
-
-def ui(
-    study: Annotated[str | None, typer.Argument(help="A study's name or folder; none: the newest.")] = None,
-    studies: Studies = DEFAULT_STUDIES,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; anything but loopback is open to others.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 5000,
-) -> None:
-    """Open MLflow on a study's own store, on loopback.
-
-    Example: sweep ui digits --port 5001
-    """
-    from sweep.errors import StudyError
-    from sweep.orchestration.folder import StudyFolder
-    from sweep.tracking.mlflow import local_uri
-
-    if study is None:
-        found = sorted(studies.glob("*/mlflow.db"), key=lambda path: path.stat().st_mtime)
-        if not found:
-            raise StudyError(f"no study in {studies}/ has an MLflow store; `sweep run` makes one")
-        study = found[-1].parent.name
-    folder = StudyFolder.find(studies, study)
-    page = "#/experiments/1/runs?workflowType=machine_learning"  # where the runs are; the first page is for other uses
-    typer.echo(f"MLflow on {folder.path} (Ctrl-C ends it): http://{host}:{port}/{page}")
-    environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    server = [
-        "server",
-        "--backend-store-uri",
-        local_uri(folder.path),
-        "--host",
-        host,
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-    ]
-    sys.stdout.flush()
-    os.execve(sys.executable, [sys.executable, "-m", "mlflow", *server], environment)

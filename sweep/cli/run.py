@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sweep.cli.inspect import DEFAULT_STUDIES, Studies
-from sweep.tracking.mlflow import redacted
+from sweep.cli.tracking import TrackingUri, refuse_unusable
+from sweep.tracking.address import is_database, redacted
 
 if TYPE_CHECKING:
     from sweep.orchestration.folder import StudyFolder
     from sweep.orchestration.search import Search
     from sweep.study import Study
+    from sweep.tracking.mirror import JournalMirror
 
 Address = Annotated[str | None, typer.Option(help="A Ray cluster to join; none: Ray starts here.")]
-TrackingUri = Annotated[
-    str | None, typer.Option("--tracking-uri", help="MLflow server or store; none: SQLite in the study folder.")
-]
 InProcess = Annotated[bool, typer.Option("--in-process", help="Without Ray: one trial after another, in this process.")]
 DRAIN_SECONDS = 30.0  # that the end of a sweep waits for MLflow
 
@@ -43,6 +43,7 @@ def run(
     from sweep.orchestration.folder import StudyFolder
 
     study = load_study(file)
+    refuse_unusable(tracking_uri, study.name)
     if address is None:  # where trials run here, missing data are better said now than by every trial
         study.trial_config(next(study.space.corners()), 0).dataset.load()
     inherited = _inherited(study, StudyFolder.find(studies, warm_start)) if warm_start else None
@@ -66,8 +67,12 @@ def resume(
     Example: sweep resume digits
     """
     from sweep.orchestration.folder import StudyFolder
+    from sweep.tracking.mlflow import uri_of
+    from sweep.tracking.probe import probe
 
-    search_in(StudyFolder.find(studies, study), address, tracking_uri, in_process, retry_failed)
+    folder = StudyFolder.find(studies, study)
+    probe(uri_of(folder.path, tracking_uri), folder.study().name)
+    search_in(folder, address, tracking_uri, in_process, retry_failed)
 
 
 def extend(
@@ -118,10 +123,10 @@ def search_in(
     from sweep.cli.verdict import show_confirmation
     from sweep.orchestration import search as searching
     from sweep.tracking.mirror import standing
-    from sweep.tracking.mlflow import Mirror, local_uri
+    from sweep.tracking.mlflow import Mirror, uri_of
 
     study = folder.study()
-    uri = tracking_uri or local_uri(folder.path)
+    uri = uri_of(folder.path, tracking_uri)
     mirror = Mirror(folder.path, uri, study.name)
     with Progress(study) as progress, searching.opened(folder, progress.hear, progress.say) as search:
         progress.follow(search)
@@ -129,18 +134,19 @@ def search_in(
             progress.say(f"  MLflow  {standing(folder.path)}")
         if retry_failed:
             progress.say(f"  failed  {search.reopen_failed()} trials, taken up again")
+        mirror.say = progress.say
         mirror.start()
         try:
             _run_trials(search, address, in_process)
         finally:
             written = results.write(search.ledger, folder.path)
-    unsent = mirror.stop(DRAIN_SECONDS)
-    options = _options(folder.path.parent, address, tracking_uri, in_process)
+    unsent = _wait_for(mirror, progress.say)
+    options = _options(folder.path.parent, address, uri, in_process)
     if study.confirms:
         show_confirmation(folder)
     else:
         tables.show_results(study, search.ledger)
-    look = redacted(tracking_uri) if tracking_uri else ""
+    look = "" if is_database(uri) else redacted(uri)
     tables.show_where_to_look(folder.path.name, options, look, search.interrupted, written)
     if search.ledger.counts()["failed"]:
         tables.show_retry(folder.path.name, options)
@@ -150,12 +156,23 @@ def search_in(
         raise typer.Exit(130)
 
 
-def _options(studies: Path, address: str | None, tracking_uri: str | None, in_process: bool) -> dict[str, str]:
+def _wait_for(mirror: JournalMirror, say: Callable[[str], None]) -> int:
+    """Let MLflow take the rest for a while; returns the events that it has not taken then."""
+    if unsent := mirror.unsent():
+        say(f"MLflow lacks {unsent} events: waiting for at most {DRAIN_SECONDS:g} seconds (Ctrl-C: no longer)")
+    try:
+        return mirror.stop(DRAIN_SECONDS)
+    except KeyboardInterrupt:
+        return mirror.stop(0)
+
+
+def _options(studies: Path, address: str | None, tracking_uri: str, in_process: bool) -> dict[str, str]:
     """The options that another command needs to go on with this study; credentials are for the user to put back."""
+    shown = redacted(tracking_uri)
     given = {
         "studies": str(studies) if studies != DEFAULT_STUDIES else "",
         "address": address or "",
-        "tracking-uri": redacted(tracking_uri or ""),
+        "tracking-uri": shown if shown != tracking_uri else "",  # the study knows any other
     }
     return {name: value for name, value in given.items() if value} | ({"in-process": ""} if in_process else {})
 

@@ -160,9 +160,9 @@ def show_where_to_look(study: str, options: dict[str, str], look: str, interrupt
 
 def show_unsent(study: str, options: dict[str, str], unsent: int, last_error: str | None) -> None:
     """What MLflow has not taken yet, why, and how it gets there."""
-    again = "".join(f" --{name} {value}".rstrip() for name, value in options.items())
+    again = "".join(f" --{name} {value}" for name, value in options.items() if name in ("studies", "tracking-uri"))
     reason = f": {last_error}" if last_error else ""
-    _say(f"MLflow has not taken {unsent} bytes of the journal yet{reason}; `sweep resume {study}{again}` sends them")
+    _say(f"MLflow has not taken {unsent} events yet{reason}; nothing is lost: `sweep sync {study}{again}` sends them")
 
 
 def _say(text: str) -> None:

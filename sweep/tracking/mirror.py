@@ -1,8 +1,8 @@
 """A journal sent elsewhere by a thread that no sweep waits for.
 
-The journal is the truth and the mirror a copy that may lag, be away for a day, or be made again from nothing. A cursor,
-the number of the journal's bytes that the destination has acknowledged, is kept in the study folder. Whatever was sent
-after the cursor was last written is sent again, so a destination must take an event twice and hold it once.
+The journal is the truth and the mirror a copy that may lag, be away for a day, or be made again from nothing. For each
+destination a cursor, the number of the journal's bytes that it has acknowledged, is kept in the study folder. Whatever
+was sent after the cursor was last written is sent again, so a destination must take an event twice and hold it once.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import math
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -22,13 +22,9 @@ from typing import Any, Protocol
 from sweep.errors import SweepError
 from sweep.tracking.journal import FILE_NAME, read
 
-CURSOR = "mirror.json"
+STATE = "mirror.json"
 _LOCK = "mirror.lock"
-_EVENTS_AT_ONCE = 100  # read, and sent between two writes of the cursor: what bounds the memory
-
-
-class RefusalError(Exception):
-    """The destination understood the event and will never take it: it is counted and passed over."""
+_EVENTS_AT_ONCE = 200  # read, sent, and acknowledged by a write of the cursor: what bounds the memory
 
 
 class Destination(Protocol):
@@ -38,8 +34,11 @@ class Destination(Protocol):
     def is_new(self) -> bool:
         """Nothing of this journal was there when it was connected to, whatever the cursor says."""
 
-    def send(self, event: dict[str, Any]) -> None:
-        """Return once the event is acknowledged. Events arrive in order, the last few perhaps twice."""
+    def send(self, events: Sequence[dict[str, Any]]) -> Sequence[str]:
+        """Return once all are acknowledged; what it understood and will never take, in a sentence each.
+
+        Events arrive in order, the last few hundred perhaps twice.
+        """
 
 
 class JournalMirror(ABC):
@@ -49,8 +48,9 @@ class JournalMirror(ABC):
     that were passed over, and `last_refusal` says why the last of them was. Times are in seconds.
     """
 
-    poll_interval = 1.0
+    poll_interval = 5.0
     longest_wait = 60.0
+    rest = 20.0  # times as long as it has just worked: on end it takes at most a twentieth of a processor
 
     def __init__(self, folder: Path, address: str) -> None:
         self.folder = folder
@@ -58,16 +58,21 @@ class JournalMirror(ABC):
         self.last_error: str | None = None
         self.last_refusal: str | None = None
         self.refused = 0
+        self.say: Callable[[str], None] = lambda text: None  # hears of each outage's beginning and end
         self._address = address
         self._destination: Destination | None = None
         self._cursor = 0
+        self._is_doubtful = False
         self._thread: threading.Thread | None = None
         self._closing = threading.Event()
         self._deadline = math.inf
 
     @abstractmethod
     def _connect(self) -> Destination:
-        """Reach the destination and look at what it has of this journal, which holds at least one event."""
+        """Reach the destination and look at what it has of this journal, which holds at least one event.
+
+        What a request whose answer was lost has made there twice is put right.
+        """
 
     @abstractmethod
     def _explain(self, error: Exception) -> str:
@@ -83,21 +88,29 @@ class JournalMirror(ABC):
         self._thread.start()
 
     def stop(self, timeout: float) -> int:
-        """Let the thread send what is left, for at most `timeout` seconds; returns the bytes still unsent (0: none)."""
+        """Let the thread send what is left, for at most `timeout` seconds; returns the events still unsent."""
         self._deadline = time.monotonic() + timeout
         self._closing.set()
         if self._thread is not None:
             self._thread.join(timeout)
-        return max(0, self._size() - self._read_cursor())
+        return self.unsent()
 
-    def sync(self) -> int:
-        """Send all that is left, now and from the calling thread; returns the number of events sent.
+    def unsent(self) -> int:
+        """The number of events that the destination has not acknowledged."""
+        return sum(1 for _ in read(self.journal, offset=self._read_cursor())) if self.journal.exists() else 0
 
-        Raises SweepError when the destination cannot be reached; what it took until then is not sent again.
+    def sync(self, *, again: bool = False) -> int:
+        """Send all that is left, or everything `again`, now and from the calling thread; returns the events sent.
+
+        Raises SweepError when the destination cannot be reached; what it acknowledged until then is not sent again.
         """
         self._deadline = math.inf
         total = 0
         try:
+            if again:
+                with self._alone():
+                    self._destination = None
+                    self._write_cursor(0)
             while sent := self._send_some():
                 total += sent
         except Exception as error:
@@ -107,81 +120,101 @@ class JournalMirror(ABC):
 
     def _follow(self) -> None:
         failures = 0
+        is_known = False  # whether the state names this destination as the sweep's own
         while time.monotonic() < self._deadline:
+            began, sent = time.monotonic(), 0
             try:
+                is_known = is_known or self._name_destination()
                 sent = self._send_some()
-                self.last_error = None
+                if self._closing.is_set() and not sent and self._is_doubtful:
+                    self._destination, self._is_doubtful = self._connect(), False
+                self._recover(failures)
                 failures = 0
             except Exception as error:  # a sweep must not learn of anything that goes wrong here
-                self._note(error)
-                sent = 0
                 failures += 1
+                self._fail(error, failures)
             if self._closing.is_set() and not sent and not failures:
                 return
-            if not sent:
-                self._wait(min(self.poll_interval * 2 ** min(failures, 10), self.longest_wait))
+            self._wait(sent, failures, time.monotonic() - began)
 
-    def _wait(self, seconds: float) -> None:
-        if self._closing.is_set():  # the last tries before the deadline are closer together
-            time.sleep(max(0.0, min(seconds, self.poll_interval, self._deadline - time.monotonic())))
-        else:
-            self._closing.wait(seconds)
+    def _wait(self, sent: int, failures: int, worked: float) -> None:
+        """Leave the machine to the sweep; near the end, only until a failed destination is tried again."""
+        if not self._closing.is_set():
+            pause = (
+                max(self.poll_interval, self.rest * worked)
+                if not failures
+                else self.poll_interval * 2 ** min(failures, 10)
+            )
+            self._closing.wait(min(pause, self.longest_wait))
+        elif not sent:
+            time.sleep(max(0.0, min(self.poll_interval, 1.0, self._deadline - time.monotonic())))
+
+    def _fail(self, error: Exception, failures: int) -> None:
+        sentence = self._note(error)
+        if failures == 1 and not self._closing.is_set():
+            self.say(f"tracking is behind: {sentence}; the sweep goes on, and what is missing is sent later")
+
+    def _recover(self, failures: int) -> None:
+        self.last_error = None
+        if failures and not self._closing.is_set():
+            self.say(f"tracking goes on: {self._address} answers again")
 
     def _note(self, error: Exception) -> str:
         self._destination = None  # what it knew of the other side may no longer hold
+        self._is_doubtful = True  # a request that was given up may yet be carried out, when we no longer look
         self.last_error = str(error) if isinstance(error, SweepError) else self._explain(error)
         return self.last_error
 
     def _send_some(self) -> int:
-        """Send the next events and move the cursor past those that were acknowledged; returns their number."""
+        """Send the next events and move the cursor past them when they are acknowledged; returns their number."""
         if self._destination is not None and self._size() == self._cursor:
             return 0
         with self._alone():
             cursor = self._read_cursor()
-            if self._size() <= cursor:
+            if self._size() <= cursor or time.monotonic() >= self._deadline:
                 return 0
             if self._destination is None or cursor != self._cursor:  # connect again after another process has sent
                 self._destination = self._connect()
                 if self._destination.is_new:
                     cursor = 0
                     self._write_cursor(cursor)  # before anything is made there, lest a second try think all is well
-            sent = 0
-            try:
-                for event, after in islice(read(self.journal, offset=cursor), _EVENTS_AT_ONCE):
-                    if time.monotonic() >= self._deadline:
-                        break
-                    self._send(self._destination, event)
-                    cursor, sent = after, sent + 1
-            finally:
-                self._write_cursor(cursor)
-        return sent
-
-    def _send(self, destination: Destination, event: dict[str, Any]) -> None:
-        try:
-            destination.send(event)
-        except RefusalError as refusal:
-            self.refused += 1
-            self.last_refusal = str(refusal)
+            events = list(islice(read(self.journal, offset=cursor), _EVENTS_AT_ONCE))
+            refusals = self._destination.send([event for event, _ in events]) if events else ()
+            if refusals:
+                self.refused += len(refusals)
+                self.last_refusal = refusals[-1]
+            self._write_cursor(events[-1][1] if events else cursor)
+        return len(events)
 
     def _size(self) -> int:
         return self.journal.stat().st_size if self.journal.exists() else 0
 
     def _read_cursor(self) -> int:
-        """The cursor on disk, or 0 if it is another destination's or does not stand between two of the lines."""
+        """The cursor on disk, or 0 if there is none for this destination or it stands not between two of the lines."""
+        cursor = mirrored(self.folder)[1].get(self._address, 0)
         try:
-            saved = json.loads((self.folder / CURSOR).read_text())
-            cursor = int(saved["cursor"]) if saved["address"] == self._address else 0
             with self.journal.open("rb") as file:
                 file.seek(max(cursor - 1, 0))
                 return cursor if file.read(1) == b"\n" else 0
-        except (OSError, ValueError, TypeError, KeyError):
+        except OSError:
             return 0
 
     def _write_cursor(self, cursor: int) -> None:
-        partial = self.folder / f"{CURSOR}.partial"
-        partial.write_text(json.dumps({"cursor": cursor, "address": self._address}))
-        partial.replace(self.folder / CURSOR)
+        address, cursors = mirrored(self.folder)
+        self._write_state(address or self._address, cursors | {self._address: cursor})
         self._cursor = cursor
+
+    def _name_destination(self) -> bool:
+        with self._alone():
+            address, cursors = mirrored(self.folder)
+            if address != self._address:
+                self._write_state(self._address, cursors)
+        return True
+
+    def _write_state(self, address: str, cursors: dict[str, int]) -> None:
+        partial = self.folder / f"{STATE}.partial"
+        partial.write_text(json.dumps({"address": address, "cursors": cursors}))
+        partial.replace(self.folder / STATE)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -191,12 +224,20 @@ class JournalMirror(ABC):
             yield
 
 
-def standing(folder: Path) -> str:
-    """How far a mirror of this study has come: a line from what lies in its folder, without asking anybody."""
+def mirrored(folder: Path) -> tuple[str | None, dict[str, int]]:
+    """Where a study's own sweep sends its journal, or None; and what each destination has acknowledged, in bytes."""
     try:
-        cursor = int(json.loads((folder / CURSOR).read_text())["cursor"])
-    except (OSError, ValueError, TypeError, KeyError):
-        cursor = 0
+        state = json.loads((folder / STATE).read_text())
+        address, cursors = state["address"], state["cursors"]
+        return str(address), {str(name): max(int(cursor), 0) for name, cursor in cursors.items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None, {}
+
+
+def standing(folder: Path) -> str:
+    """How far the mirror of this study has come: a line from what lies in its folder, without asking anybody."""
+    address, cursors = mirrored(folder)
+    cursor = cursors.get(address or "", 0)
     data = (folder / FILE_NAME).read_bytes()
     if cursor > len(data):
         return f"was sent {cursor - len(data):,} bytes that the journal no longer holds; it is sent anew"

@@ -1,8 +1,8 @@
 """MLflow shows a study: one experiment, one parent run for a sweep, one child run for a trial.
 
-MLflow is a mirror of the journal (see `sweep.tracking.mirror`), written one request a report. Sending twice doubles
-nothing: a run is found again by its tags, its SQL store keeps one of several equal metric values (equal in step and
-timestamp too, and both are the journal's), and a parameter or tag set again to what it was is as it was.
+MLflow is a mirror of the journal (see `sweep.tracking.mirror`), and a few requests carry many of its events. Sending
+twice doubles nothing: a run is found again by its tags, its SQL store keeps one of several equal metric values (equal
+in step and timestamp too, and both are the journal's), and a parameter or tag set again to what it was is as it was.
 """
 
 from __future__ import annotations
@@ -12,25 +12,19 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sweep.errors import StudyError
-from sweep.tracking.journal import read
-from sweep.tracking.mirror import Destination, JournalMirror, RefusalError
+from sweep.tracking.address import checked, is_database, local_uri, redacted
+from sweep.tracking.contents import Contents, Point, contents, milliseconds, run_of, shortened
+from sweep.tracking.journal import FILE_NAME, read
+from sweep.tracking.mirror import Destination, JournalMirror, mirrored
 
-_STATUS = {
-    "completed": "FINISHED",
-    "stopped": "FINISHED",
-    "diverged": "FAILED",
-    "failed": "FAILED",
-    "timed_out": "KILLED",
-}
-_LONGEST_VALUE = 500  # characters of a parameter or tag; MLflow itself allows 6000
-_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
-
+MOST_POINTS = 25_000  # of a metric that MLflow gives at once
+_OWN = "mlflow.db"  # the study folder's own database, wherever that folder is moved to
 # No HTTP retries: our own come later and look first whether the lost answer's request had made its run after all.
 _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
@@ -44,234 +38,252 @@ class Mirror(JournalMirror):
     """Mirrors the journal in a study's folder to the MLflow at `tracking_uri`, in the experiment named `study`."""
 
     def __init__(self, folder: Path, tracking_uri: str, study: str) -> None:
-        super().__init__(folder, redacted(tracking_uri))
+        super().__init__(folder, _OWN if tracking_uri == local_uri(folder) else redacted(tracking_uri))
         self._tracking_uri = tracking_uri
         self._study = study
-        # Never taken back, because another thread may be copying the environment; what the user has set, stays.
-        for name, value in _ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
+        set_environment()
 
     def _connect(self) -> Destination:
-        mlflow = _mlflow()
-        client = mlflow.MlflowClient(self._tracking_uri)
-        first_event, _ = next(read(self.journal))
-        database = self._tracking_uri.partition(":")[0].partition("+")[0] in _DATABASES
-        artifacts = str(self.folder.absolute() / "mlartifacts") if database else None
+        client = client_of(self._tracking_uri)
+        artifacts = str(self.folder.absolute() / "mlartifacts") if is_database(self._tracking_uri) else None
         experiment = _experiment(client, self._study, artifacts)
-        return _Runs(client, experiment, self._study, self.folder / "study.json", first_event)
+        return Runs(client, experiment, self._study, self.folder)
 
     def _explain(self, error: Exception) -> str:
-        text = " ".join(str(error).split()).replace(self._tracking_uri.rstrip("/"), self._address.rstrip("/"))
-        if re.search(r"<!doctype|<html", text, re.IGNORECASE):
-            text = f"{self._address} answers with a web page: is it the address of an MLflow server?"
-        elif cause := re.search(r"Caused by .*?\): (.+?)[\"')]*$", text):
-            text = f"{self._address} cannot be reached: {cause[1]}"
-        return f"{type(error).__name__}: {_shortened(redacted(text), 300)}"
+        return explained(error, self._tracking_uri)
 
 
-class _Runs:
+class Runs:
     """The runs of one journal: the parent, and the children by the number of their trial."""
 
-    def __init__(self, client: Any, experiment: str, study: str, study_file: Path, first_event: dict[str, Any]) -> None:
+    def __init__(self, client: Any, experiment: str, study: str, folder: Path) -> None:
         self._client = client
         self._experiment = experiment
-        self._study_file = study_file
-        # Two sweeps of one name share an experiment; their journals' first events (host, process, time) differ.
-        journal = hashlib.sha256(json.dumps(first_event, sort_keys=True).encode()).hexdigest()[:16]
-        self._identity = {"sweep.study": study, "sweep.journal": journal}
-        found = dict(_find(client, experiment, journal))
-        parent = found.pop(None, None)
-        self.is_new = parent is None
-        self._parent = parent or ""
-        self._children = found
-        self._takers: dict[str, Callable[[dict[str, Any]], None]] = {
-            "session": self._session,
-            "asked": self._asked,
-            "started": self._started,
-            "lost": self._lost,
-            "reopened": self._reopened,
-            "reported": self._reported,
-            "ended": self._ended,
-            "closed": self._closed,
-        }
+        self._study_file = folder / "study.json"
+        self._identity = {"sweep.study": study, "sweep.journal": identity(folder)}
+        self._known: dict[int | None, str] = {}
+        for number, (chosen, *twins) in _found(client, experiment, self._identity["sweep.journal"]).items():
+            self._known[number] = chosen.run
+            for twin in twins:
+                if not twin.is_deleted:  # a request made it whose answer was so late that the run was made again
+                    client.delete_run(twin.run)
+        self.is_new = None not in self._known
 
-    def send(self, event: dict[str, Any]) -> None:
-        """Mirror one event, the first one by making the parent; an event of an unknown name has nothing to show."""
-        self._parent = self._parent or self._create(event, f"sweep {self._identity['sweep.study']}", {})
-        take = self._takers.get(event["event"])
-        if take is not None:
-            take(event)
+    def send(self, events: Sequence[dict[str, Any]]) -> list[str]:
+        """Mirror events, those of each run together, the first of all by making the parent."""
+        by_run: dict[int | None, list[dict[str, Any]]] = {None: []}
+        for event in events:
+            by_run.setdefault(run_of(event), []).append(event)
+        refusals: list[str] = []
+        for number, own in by_run.items():
+            if number is None and number not in self._known:
+                self._known[number] = self._create(f"sweep {self._identity['sweep.study']}", milliseconds(events[0]))
+            refusals += self._write(number, own) if own else []
+        return refusals
 
-    def _session(self, event: dict[str, Any]) -> None:
-        not_copied = self._copy_study_file()
-        versions = {f"version.{name}": version for name, version in event["versions"].items()}
-        self._log(event, self._parent, tags={"session": event["session"], "host": event["host"], **versions})
-        with _refusals(event):
-            self._client.update_run(self._parent, status="RUNNING")  # again, after an earlier session was closed
-        if not_copied is not None:
-            raise RefusalError(f"{_title(event)}: {self._study_file.name} was not copied ({not_copied})")
+    def _write(self, number: int | None, events: Sequence[dict[str, Any]]) -> list[str]:
+        """Write events of one run at once, or where MLflow refuses something of them, one by one."""
+        try:
+            self._put(number, contents(events))
+        except _RefusedError as refusal:
+            if len(events) == 1:
+                return [f"{_title(events[0])}: {refusal}"]
+            return [sentence for event in events for sentence in self._write(number, [event])]
+        return []
 
-    def _asked(self, event: dict[str, Any]) -> None:
-        trial, defense = event["trial"], event["config"]["defense"]["name"]
-        if trial not in self._children:
-            tags = {"mlflow.parentRunId": self._parent, "sweep.trial": str(trial)}
-            tags |= {"defense": defense, "origin": event["origin"]}
-            self._children[trial] = self._create(event, f"trial {trial:04d} {defense}", tags)
-        self._log(event, self._children[trial], params=dict(_flat(event["config"])))
+    def _put(self, number: int | None, added: Contents) -> None:
+        if added == Contents():
+            return
+        if added.name is not None and number not in self._known:
+            tags = {"mlflow.parentRunId": self._known[None], "sweep.trial": str(number)}
+            self._known[number] = self._create(added.name, added.began, tags)
+        if number not in self._known:
+            raise _RefusedError("MLflow has no run of this trial; it was deleted there for good")
+        run = self._known[number]
+        with _refusals():
+            self._log(run, added)
+            if added.status is not None and added.ended is not None:
+                self._client.set_terminated(run, added.status, end_time=added.ended)
+            elif added.status is not None:
+                self._client.update_run(run, status=added.status)
+        if added.begins_session:
+            self._copy_study_file(run)
 
-    def _started(self, event: dict[str, Any]) -> None:
-        self._log(event, self._child(event), tags={"attempt": event["attempt"], "node": event["node"]})
-
-    def _lost(self, event: dict[str, Any]) -> None:
-        error = event["error"]
-        self._log(event, self._child(event), tags={f"lost.{event['attempt']}": f"{error['class']}: {error['message']}"})
-
-    def _reopened(self, event: dict[str, Any]) -> None:
-        with _refusals(event):
-            self._client.update_run(self._child(event), status="RUNNING")
-
-    def _reported(self, event: dict[str, Any]) -> None:
-        self._log(event, self._child(event), metrics=_metrics(event, event["metrics"], event["epoch"]))
-
-    def _ended(self, event: dict[str, Any]) -> None:
-        best, final, error = event["best"] or {}, event["final"] or {}, event["error"] or {}
-        metrics = _metrics(event, best.get("metrics", {}), best.get("epoch", 0), prefix="best/")
-        metrics += _metrics(event, final, prefix="final/")
-        tags = {"end": event["end"], "validity": event.get("validity", "unchecked")}
-        tags |= {f"error.{name}": text for name, text in error.items()}
-        self._log(event, self._child(event), metrics=metrics, tags=tags)
-        self._terminate(event, self._child(event), _STATUS[event["end"]])
-
-    def _closed(self, event: dict[str, Any]) -> None:
-        self._log(event, self._parent, tags={"closed": event["reason"]})
-        if event["reason"] != "interrupted":
-            self._terminate(event, self._parent, "FINISHED")
-
-    def _child(self, event: dict[str, Any]) -> str:
-        trial = event["trial"]
-        if trial not in self._children:
-            raise RefusalError(f"{_title(event)}: MLflow has no run of this trial; it was deleted there for good")
-        return self._children[trial]
-
-    def _create(self, event: dict[str, Any], name: str, tags: dict[str, str]) -> str:
-        run = self._client.create_run(
-            self._experiment, start_time=_milliseconds(event), run_name=name, tags=self._identity | tags
-        )
+    def _create(self, name: str, began: int | None, tags: dict[str, str] | None = None) -> str:
+        tags = self._identity | (tags or {})
+        run = self._client.create_run(self._experiment, start_time=began, run_name=name, tags=tags)
         return str(run.info.run_id)
 
-    def _log(
-        self,
-        event: dict[str, Any],
-        run: str,
-        metrics: Sequence[Any] = (),
-        params: dict[str, str] | None = None,
-        tags: dict[str, Any] | None = None,
-    ) -> None:
-        """One request."""
+    def _log(self, run: str, added: Contents) -> None:
         entities = _mlflow().entities
-        with _refusals(event):
-            self._client.log_batch(
-                run,
-                metrics=metrics,
-                params=[entities.Param(name, _shortened(value)) for name, value in (params or {}).items()],
-                tags=[entities.RunTag(name, _shortened(str(value))) for name, value in (tags or {}).items()],
-                synchronous=True,
-            )
+        self._client.log_batch(
+            run,
+            metrics=[entities.Metric(*point) for point in added.points],
+            params=[entities.Param(name, value) for name, value in added.params.items()],
+            tags=[entities.RunTag(name, value) for name, value in added.tags.items()],
+            synchronous=True,
+        )
 
-    def _terminate(self, event: dict[str, Any], run: str, status: str) -> None:
-        with _refusals(event):
-            self._client.set_terminated(run, status, end_time=_milliseconds(event))
-
-    def _copy_study_file(self) -> str | None:
-        """Best effort: returns what went wrong, since metrics shall not wait for an artifact store that refuses us.
+    def _copy_study_file(self, run: str) -> None:
+        """Best effort: metrics shall not wait for an artifact store that refuses us.
 
         Should MLflow itself be away, then the next request fails as well, and the whole event is sent again.
         """
         if self._study_file.exists():
             try:
-                self._client.log_artifact(self._parent, str(self._study_file))
+                self._client.log_artifact(run, str(self._study_file))
             except Exception as error:
-                return type(error).__name__
-        return None
+                raise _RefusedError(f"{self._study_file.name} was not copied ({type(error).__name__})") from error
 
 
-def redacted(text: str) -> str:
-    """The text (an address, a message) with the user and password of every ``scheme://user:password@host`` left out."""
-    return re.sub(r"://[^\s'\"]*@", "://***@", text)
+def set_environment() -> None:
+    """Tell MLflow how to behave in this process; what the user has set, stays.
+
+    Never taken back, because another thread may be copying the environment.
+    """
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
 
 
-def local_uri(folder: Path) -> str:
-    """The tracking URI of a study that names none: a database in its own folder."""
-    return f"sqlite:///{folder.absolute()}/mlflow.db"
+def uri_of(folder: Path, given: str | None) -> str:
+    """The tracking URI to use: the one that was given, else the one that the study's sweep used last, else its own.
+
+    Raises StudyError for a URI of no use, and where the last one held credentials, which are kept nowhere.
+    """
+    if given:
+        return checked(given)
+    last, _ = mirrored(folder)
+    if last is None or last == _OWN:
+        return local_uri(folder)
+    if "***" in last:
+        raise StudyError(
+            f"this study goes to {last}, and credentials are kept nowhere: give --tracking-uri again, or set "
+            "MLFLOW_TRACKING_URI"
+        )
+    return last
 
 
-def _mlflow() -> Any:
-    """MLflow, imported by the thread that needs it: it takes seconds."""
-    import mlflow  # noqa: PLC0415
-
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # tells the terminal of each table it creates
-    return mlflow
+def client_of(tracking_uri: str) -> Any:
+    """MLflow's client."""
+    return _mlflow().MlflowClient(tracking_uri)
 
 
-def _experiment(client: Any, name: str, artifacts: str | None) -> str:
-    """The experiment's identifier; made if absent, with its files in `artifacts` or where the server likes (None)."""
+def explained(error: Exception, tracking_uri: str) -> str:
+    """One plain sentence without credentials."""
+    address = redacted(tracking_uri)
+    text = " ".join(str(error).split()).replace(tracking_uri.rstrip("/"), address.rstrip("/"))
+    if re.search(r"<!doctype|<html", text, re.IGNORECASE):
+        text = f"{address} answers with a web page: is it the address of an MLflow server?"
+    elif cause := re.search(r"Caused by .*?\): (.+?)[\"')]*$", text):
+        text = f"{address} cannot be reached: {cause[1]}"
+    return f"{type(error).__name__}: {shortened(redacted(text), 300)}"
+
+
+def identity(folder: Path) -> str:
+    """What tells a journal's runs from those of another sweep of that name: its first event (host, process, time)."""
+    first, _ = next(read(folder / FILE_NAME))
+    return hashlib.sha256(json.dumps(first, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def experiment_of(client: Any, name: str) -> Any:
+    """The experiment of this name, or None. Raises StudyError for one that was deleted."""
     found = client.get_experiment_by_name(name)
-    if found is None:
-        return str(client.create_experiment(name, artifact_location=artifacts))
-    if found.lifecycle_stage != "active":
+    if found is not None and found.lifecycle_stage != "active":
         how = f"`mlflow experiments restore --experiment-id {found.experiment_id}`"
         raise StudyError(f"the MLflow experiment '{name}' was deleted there: bring it back with {how}")
-    return str(found.experiment_id)
+    return found
 
 
-def _find(client: Any, experiment: str, journal: str) -> Iterator[tuple[int | None, str]]:
-    """(trial, run) of a journal's runs, also of those deleted in MLflow; the parent's trial is None."""
+def runs_of(client: Any, experiment: str, journal: str, at_once: int = 500) -> Iterator[list[Any]]:
+    """The runs of a journal, page by page, also those deleted in MLflow."""
     page = None
     while page is None or page.token:
         page = client.search_runs(
             [experiment],
             f"tags.`sweep.journal` = '{journal}'",
             run_view_type=_mlflow().entities.ViewType.ALL,
-            max_results=500,
+            max_results=at_once,
+            order_by=["attributes.run_id"],
             page_token=page.token if page else None,
         )
+        yield list(page)
+
+
+def number_of(run: Any) -> int | None:
+    """The trial that a run shows; None: it is the parent."""
+    trial = run.data.tags.get("sweep.trial")
+    return None if trial is None else int(trial)
+
+
+def history(client: Any, runs: Sequence[str], metric: str) -> Iterator[tuple[str, Point]]:
+    """Every value of a metric in up to a hundred runs, together no more than `MOST_POINTS`, in one request.
+
+    The public client asks for one run and one metric at a time, which takes minutes where this takes seconds.
+    """
+    store = client._tracking_client.store
+    if hasattr(store, "get_metric_history_bulk"):
+        values = [value.to_dict() for value in store.get_metric_history_bulk(list(runs), metric, MOST_POINTS)]
+    else:
+        values = (
+            _mlflow()
+            .utils.rest_utils.http_request(
+                host_creds=store.get_host_creds(),
+                endpoint="/ajax-api/2.0/mlflow/metrics/get-history-bulk",
+                method="GET",
+                params=[*(("run_id", run) for run in runs), ("metric_key", metric), ("max_results", str(MOST_POINTS))],
+            )
+            .json()["metrics"]
+        )
+    for value in values:
+        yield value["run_id"], Point(metric, float(value["value"]), int(value["timestamp"]), int(value["step"]))
+
+
+class _Found(NamedTuple):
+    """A run that was found, the one that counts before its twins: neither deleted nor empty."""
+
+    is_deleted: bool
+    emptiness: int
+    run: str
+
+
+def _found(client: Any, experiment: str, journal: str) -> dict[int | None, list[_Found]]:
+    found: dict[int | None, list[_Found]] = {}
+    for page in runs_of(client, experiment, journal):
         for run in page:
-            trial = run.data.tags.get("sweep.trial")
-            yield (None if trial is None else int(trial)), run.info.run_id
+            amount = len(run.data.metrics) + len(run.data.params) + len(run.data.tags)
+            place = _Found(run.info.lifecycle_stage != "active", -amount, run.info.run_id)
+            found.setdefault(number_of(run), []).append(place)
+    return {number: sorted(runs) for number, runs in found.items()}
+
+
+def _mlflow() -> Any:
+    """MLflow, imported by the thread that needs it: it takes seconds."""
+    import mlflow  # noqa: PLC0415
+
+    logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # it tells the terminal of each failure, which is ours to do
+    return mlflow
+
+
+def _experiment(client: Any, name: str, artifacts: str | None) -> str:
+    """The experiment's identifier; made if absent, with its files in `artifacts` or where the server likes (None)."""
+    found = experiment_of(client, name)
+    return str(found.experiment_id if found else client.create_experiment(name, artifact_location=artifacts))
+
+
+class _RefusedError(Exception):
+    """MLflow understood a request and will never carry it out."""
 
 
 @contextmanager
-def _refusals(event: dict[str, Any]) -> Iterator[None]:
-    """An answer that no repetition would change (a deleted run, a name with a strange letter) as `RefusalError`."""
+def _refusals() -> Iterator[None]:
+    """An answer that no repetition would change (a deleted run, a name with a strange letter) as a refusal."""
     try:
         yield
     except _mlflow().exceptions.MlflowException as error:
         if error.error_code != "INVALID_PARAMETER_VALUE":
             raise
-        raise RefusalError(f"{_title(event)}: {_shortened(redacted(' '.join(str(error).split())), 300)}") from error
-
-
-def _metrics(event: dict[str, Any], values: dict[str, float], step: int = 0, prefix: str = "") -> list[Any]:
-    metric = _mlflow().entities.Metric
-    return [metric(prefix + name, value, _milliseconds(event), step) for name, value in values.items()]
-
-
-def _flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """A nested configuration as pairs of dotted key and text."""
-    if isinstance(value, dict):
-        for name, item in value.items():
-            yield from _flat(item, f"{key}.{name}" if key else name)
-    else:
-        yield key, value if isinstance(value, str) else json.dumps(value)
+        raise _RefusedError(shortened(redacted(" ".join(str(error).split())), 300)) from error
 
 
 def _title(event: dict[str, Any]) -> str:
     return f"event '{event['event']}'" + (f" of trial {event['trial']}" if "trial" in event else "")
-
-
-def _milliseconds(event: dict[str, Any]) -> int:
-    return round(1000 * float(event["time"]))
-
-
-def _shortened(text: str, longest: int = _LONGEST_VALUE) -> str:
-    return text if len(text) <= longest else text[: longest - 1] + "…"

@@ -164,7 +164,7 @@ def test_failures_are_grouped_and_taken_up_again_by_request(tmp_path: Path) -> N
     from mlflow import MlflowClient
 
     from sweep.tracking.journal import read
-    from sweep.tracking.mlflow import local_uri
+    from sweep.tracking.address import local_uri
 
     study = tmp_path / "studies" / "tiny"
     study.mkdir(parents=True)
@@ -294,7 +294,7 @@ def test_missing_data_are_said_before_anything_is_written(tmp_path: Path) -> Non
 
 def test_every_command_has_help_with_an_example(tmp_path: Path) -> None:
     overview = sweep("--help", folder=tmp_path)
-    commands = ("check", "run", "resume", "extend", "status", "trial", "export", "ui", "components")
+    commands = ("check", "run", "resume", "extend", "status", "trial", "export", "ui", "sync", "components")
     assert all(command in overview for command in commands)
     for command in commands:
         assert f"Example: sweep {command}" in sweep(command, "--help", folder=tmp_path)

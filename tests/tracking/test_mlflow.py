@@ -21,9 +21,10 @@ from typing import Any
 import pytest
 
 from sweep.errors import SweepError
+from sweep.tracking.address import local_uri, redacted
 from sweep.tracking.journal import FILE_NAME, Journal
-from sweep.tracking.mirror import CURSOR
-from sweep.tracking.mlflow import Mirror, local_uri, redacted
+from sweep.tracking.mirror import STATE
+from sweep.tracking.mlflow import Mirror
 
 mlflow: Any = pytest.importorskip("mlflow")
 # MLflow 3.17 with SQLAlchemy 2.1: "the noload loader strategy is deprecated"
@@ -211,10 +212,10 @@ def test_sending_again_changes_nothing(folder: Path) -> None:
     for fraction in (0, 1 / 3, 2 / 3):
         lines = (folder / FILE_NAME).read_bytes().splitlines(keepends=True)
         offset = sum(map(len, lines[: int(fraction * len(lines))]))
-        (folder / CURSOR).write_text(json.dumps({"cursor": offset, "address": uri}))
+        (folder / STATE).write_text(json.dumps({"cursors": {uri: offset}, "address": uri}))
         assert Mirror(folder, uri, "digits").sync() > 0
         assert Shown(uri).everything() == before
-    (folder / CURSOR).unlink()
+    (folder / STATE).unlink()
     mirror = Mirror(folder, uri, "digits")
     mirror.sync()
     assert (Shown(uri).everything(), mirror.refused) == (before, 0)
@@ -357,7 +358,7 @@ def test_an_unreachable_mlflow_costs_a_sweep_nothing(folder: Path, empty_databas
     sweep.session()
     sweep.whole(0)
     writing = time.monotonic() - begin
-    assert mirror.stop(timeout=1) == (folder / FILE_NAME).stat().st_size
+    assert mirror.stop(timeout=1) == 7
     assert writing < 1
     assert time.monotonic() - begin - writing < 2
     address = f"http://***@127.0.0.1:{port}"
@@ -417,7 +418,7 @@ def test_a_password_is_written_nowhere(folder: Path, uri: str, capfd: pytest.Cap
     Mirror(folder, local_uri(folder), "digits").sync()
     mirror.start()
     mirror.stop(timeout=0.2)
-    text = str(caught.value) + str(mirror.last_error) + (folder / CURSOR).read_text() + "".join(capfd.readouterr())
+    text = str(caught.value) + str(mirror.last_error) + (folder / STATE).read_text() + "".join(capfd.readouterr())
     assert "s3cret" not in text
     assert "ada" not in text.replace("adapter", "")
 
@@ -516,7 +517,7 @@ def test_a_server_that_goes_and_comes_back_misses_and_doubles_nothing(folder: Pa
     shown = Shown(server.uri)
     files = [artifact.path for artifact in shown.client.list_artifacts(shown.parents[0].info.run_id)]
     before = shown.everything()
-    (folder / CURSOR).unlink()
+    (folder / STATE).unlink()
     again = Mirror(folder, server.uri, "digits")
     again.sync()
     assert (left, mirror.refused, again.refused) == (0, 0, 0)

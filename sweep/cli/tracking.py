@@ -1,0 +1,187 @@
+"""Commands about MLflow: send it what it lacks, open its page."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sweep.cli.inspect import DEFAULT_STUDIES, Studies
+
+if TYPE_CHECKING:
+    from sweep.tracking.check import Check
+
+TrackingUri = Annotated[
+    str | None,
+    typer.Option(
+        "--tracking-uri",
+        envvar="MLFLOW_TRACKING_URI",
+        help="MLflow server or database; none: the study's own, at first SQLite in its folder.",
+    ),
+]
+_PAGE = "#/experiments/{}/runs?workflowType=machine_learning"  # where the runs are; the first page is for other uses
+
+
+def sync(
+    study: Annotated[str, typer.Argument(help="A study's name or folder.")],
+    studies: Studies = DEFAULT_STUDIES,
+    tracking_uri: TrackingUri = None,
+) -> None:
+    """Send MLflow what it lacks of a study, and count what it holds against the journal.
+
+    May be repeated at any time, also to another MLflow: nothing is doubled. Exit code 1: something is missing or twice.
+
+    Example: sweep sync digits --tracking-uri http://mlflow.example.org:5000
+    """
+    from sweep.errors import StudyError
+    from sweep.orchestration.folder import StudyFolder
+    from sweep.tracking.address import redacted
+    from sweep.tracking.check import check
+    from sweep.tracking.mlflow import Mirror, uri_of
+    from sweep.tracking.probe import probe
+
+    folder = StudyFolder.find(studies, study)
+    name, uri = folder.study().name, uri_of(folder.path, tracking_uri)
+    if away := probe(uri, name):
+        raise StudyError(f"{away}; nothing is lost: `sweep sync` sends everything when MLflow is back")
+    if not folder.journal.exists():
+        raise StudyError(f"{folder.path} has no journal yet: there is nothing to send")
+    mirror = Mirror(folder.path, uri, name)
+    sent, found = mirror.sync(), check(folder.path, uri, name)
+    if not found.is_faithful:
+        typer.echo(f"{_wrong(found)}; sending everything again")
+        sent, found = sent + mirror.sync(again=True), check(folder.path, uri, name)
+    typer.echo(f"sent {sent:,} events of the journal to {redacted(uri)}")
+    typer.echo(f"MLflow holds {found.runs:,} runs and {found.metrics:,} metric values of {name}: {_wrong(found)}")
+    if found.runs_deleted:
+        typer.echo(f"{found.runs_deleted:,} more runs were deleted there, and stay so")
+    if mirror.refused:
+        typer.echo(f"MLflow refused {mirror.refused:,} events, the last one thus: {mirror.last_refusal}")
+    if not found.is_faithful:
+        raise typer.Exit(1)
+
+
+def refuse_unusable(tracking_uri: str | None, study: str) -> None:
+    """Raise StudyError for a tracking URI that never will do; one where nobody answers at the moment may pass."""
+    from sweep.tracking.address import checked
+    from sweep.tracking.probe import probe
+
+    if tracking_uri:
+        probe(checked(tracking_uri), study)
+
+
+def _wrong(found: Check) -> str:
+    differing = f", {found.differing:,} runs differ" if found.differing else ""
+    return (
+        f"missing {found.runs_missing:,} runs and {found.metrics_missing:,} values, "
+        f"doubled {found.runs_doubled:,} runs and {found.metrics_doubled:,} values{differing}"
+    )
+
+
+def ui(
+    study: Annotated[str | None, typer.Argument(help="A study's name or folder; none: the newest.")] = None,
+    studies: Studies = DEFAULT_STUDIES,
+    tracking_uri: TrackingUri = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; anything but loopback is open to others.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 5000,
+) -> None:
+    """Open MLflow where a study's sweep is mirrored to, on loopback; where that is a server, say its address.
+
+    Example: sweep ui digits --port 5001
+    """
+    from sweep.errors import StudyError
+    from sweep.orchestration.folder import StudyFolder
+    from sweep.tracking.address import is_database, redacted
+    from sweep.tracking.mlflow import client_of, experiment_of, uri_of
+    from sweep.tracking.probe import probe
+
+    folder = StudyFolder.find(studies, study or _newest(studies))
+    name, uri = folder.study().name, uri_of(folder.path, tracking_uri)
+    if away := probe(uri, name):
+        raise StudyError(away)
+    experiment = experiment_of(client_of(uri), name)
+    if experiment is None:
+        raise StudyError(f"{redacted(uri)} holds nothing of {name} yet: `sweep sync {name}` sends it")
+    page = _PAGE.format(experiment.experiment_id)
+    if not is_database(uri):
+        typer.echo(f"MLflow runs already: {redacted(uri).rstrip('/')}/{page}")
+        return
+    _refuse_taken(host, port)
+    typer.echo(f"MLflow on {redacted(uri)} (Ctrl-C ends it): http://{host}:{port}/{page}")
+    sys.stdout.flush()
+    with _server(uri, host, port, folder.path) as server:
+        if code := server.wait():
+            raise StudyError(f"MLflow's server ended with code {code}; what it said is above")
+
+
+def _newest(studies: Path) -> str:
+    from sweep.errors import StudyError
+
+    found = sorted(studies.glob("*/mirror.json"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise StudyError(f"no study in {studies}/ has been sent to MLflow; `sweep run` does so")
+    return found[-1].parent.name
+
+
+def _refuse_taken(host: str, port: int) -> None:
+    from sweep.errors import StudyError
+
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((host, port))
+        except OSError as error:
+            raise StudyError(f"cannot listen on {host}:{port} ({error.strerror}); choose --port or --host") from None
+
+
+@contextmanager
+def _server(uri: str, host: str, port: int, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """MLflow's server, which ends when this process does, whatever ends that. The database's address, which may hold a
+    password, is not among its arguments, where others would see it."""
+    settings = {"MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment = os.environ | settings | {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    server = subprocess.Popen(
+        command,
+        env=environment,
+        cwd=folder,
+        start_new_session=True,
+        preexec_fn=_end_with_parent,  # noqa: PLW1509  # no threads here
+    )
+    try:
+        yield server
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
+    finally:
+        _end(server)
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    """End it and all that it started."""
+    for kind, seconds in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 10.0)):
+        try:
+            os.killpg(server.pid, kind)
+            server.wait(seconds)
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def _end_with_parent() -> None:
+    """Where the system is Linux: be told to end when the parent is gone, even if it was killed."""
+    import ctypes
+
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
