@@ -163,8 +163,8 @@ def test_a_study_learns_from_another_one(workplace: Path) -> None:
 def test_failures_are_grouped_and_taken_up_again_by_request(tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
-    from sweep.tracking.journal import read
     from sweep.tracking.address import local_uri
+    from sweep.tracking.journal import read
 
     study = tmp_path / "studies" / "tiny"
     study.mkdir(parents=True)
