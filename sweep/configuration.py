@@ -28,6 +28,11 @@ from sweep.schedules.constant import Constant
 from sweep.threat_models import NamedThreatModel, ThreatModel
 
 Several = Field(strict=False)  # JSON has lists only: let them be tuples
+Checks = Annotated[Literal["fast", "full"], Field(description="which validity checks a completed trial is asked")]
+OnCollapse = Annotated[
+    Literal["stop", "mark", "go_on"],
+    Field(description="what happens where robustness collapses in training: stop, note it, or do not look"),
+]
 
 
 class TrialConfig(Record):
@@ -62,6 +67,8 @@ class TrialConfig(Record):
         description="what is sought; the first goal chooses the best epoch",
     )
     select: Literal["best", "last"] = Field("best", description="which epoch's network counts as the trial's")
+    validity: Checks = "fast"
+    catastrophic_overfitting: OnCollapse = "mark"
     seed: int = Field(0, ge=0, lt=2**63, description="of every random stream but the dataset's split")
     threads: int = Field(1, ge=1, le=1024, description="CPU threads: sums depend on how they are divided")
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -13,6 +13,7 @@ from sweep.errors import DataError
 from sweep.provisions import Asha
 from sweep.search_space import OneOf
 from sweep.study import Study
+from sweep.validity import IMAGES, asked, cost
 
 _RISEN = 0.9  # of its final value: from here on a radius counts as risen
 
@@ -48,6 +49,8 @@ class Preview:
     branches: list[Branch]
     rungs: list[Rung]
     doubts: list[str]
+    checks: int  # of validity, asked of each completed trial
+    checking: float  # their gradient evaluations, at most
 
     @property
     def most(self) -> float:
@@ -66,7 +69,8 @@ def preview(study: Study) -> Preview:
     rungs = _rungs(study.early_stopping, branches, sizes) if study.early_stopping else []
     doubts += _doubts(study, branches, rungs)
     doubts += sorted({text for config in configs for text in _early(_name(study, config), config, rungs)})
-    return Preview(sizes, branches, rungs, doubts)
+    checking = max(cost(branch.config, sizes[1] if sizes else IMAGES[study.validity]) for branch in branches)
+    return Preview(sizes, branches, rungs, doubts, len(asked(study.validity)), checking)
 
 
 def _splits(config: TrialConfig, doubts: list[str]) -> Splits | None:
@@ -199,5 +203,6 @@ def summary(study: Study) -> dict[str, Any]:
             for b in plan.branches
         ],
         "rungs": [{"level": rung.level, "epochs": rung.epochs} for rung in plan.rungs],
+        "validity": {"level": study.validity, "checks": plan.checks, "gradient_evaluations": plan.checking},
         "doubts": plan.doubts,
     }

@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError, to_jsonable_python
 
 from sweep.attacks import NamedAttack
 from sweep.attacks.pgd import PGD
-from sweep.configuration import Several, TrialConfig, ambiguous, fingerprint, misjudged, unreported
+from sweep.configuration import Checks, OnCollapse, Several, TrialConfig, ambiguous, fingerprint, misjudged, unreported
 from sweep.domains import Choice, Domain, Integer, LogUniform, Uniform
 from sweep.objective import AtLeast, AtMost, Goal, Maximize, Minimize
 from sweep.provisions import Asha, Budget, Confirmation, Limits, Resources
@@ -45,6 +45,8 @@ DECIDED_BY_STUDY = {
     "test_attacks": "confirms",
     "objective": "objective",
     "select": "select",
+    "validity": "validity",
+    "catastrophic_overfitting": "catastrophic_overfitting",
     "seed": "seed",
     "threads": "per_trial.cpus",
 }
@@ -68,6 +70,8 @@ class Study(Record):
         tuple[Goal, ...], Several, BeforeValidator(lambda value: (value,) if isinstance(value, Goal) else value)
     ]
     select: Literal["best", "last"] = Field("best", description="which epoch's network counts as a trial's")
+    validity: Checks = "fast"
+    catastrophic_overfitting: OnCollapse = "mark"
     sampler: Literal["tpe", "gp", "nsga2", "random", "grid", "cma_es"] = "tpe"
     startup_trials: int = Field(10, ge=1, description="random trials before the sampler models anything")
     early_stopping: Asha | None = None
@@ -135,6 +139,8 @@ class Study(Record):
             "test_attacks": self.confirms.attacks if self.confirms else (),
             "objective": self.objective,
             "select": self.select,
+            "validity": self.validity,
+            "catastrophic_overfitting": self.catastrophic_overfitting,
             "seed": derive(self.seed, "trial", number),
             "threads": self.per_trial.cpus,
         }

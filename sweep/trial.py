@@ -18,9 +18,9 @@ from torch import Tensor
 from sweep import checkpoint
 from sweep.alpha_rules import Measurement
 from sweep.configuration import TrialConfig
-from sweep.datasets import Splits
+from sweep.datasets import Split, Splits
 from sweep.errors import CheckpointError
-from sweep.evaluation import confidence, evaluate, mixed_accuracy
+from sweep.evaluation import Verdicts, confidence, evaluate, mixed_accuracy
 from sweep.figures import refuse_non_finite
 from sweep.models.batch_norm import split_batch_norm
 from sweep.models.network import Network
@@ -28,6 +28,7 @@ from sweep.objective import Rank
 from sweep.resources import choose_device, reset_peak_memory
 from sweep.seeding import layer_randomness
 from sweep.training import EpochResult, Plan, State, train
+from sweep.validity import IMAGES, Subject, Validity, examine
 
 VERDICTS = "verdicts.safetensors"  # booleans [N] by attack, of the test split's examples in the source's order
 
@@ -50,6 +51,7 @@ class Trial:
         self.results: list[EpochResult] = []
         self.best: EpochResult | None = None
         self.best_weights: dict[str, Tensor] = {}
+        self.validity: Validity | None = None  # once finished
         self._saved = time.monotonic()
         if folder is not None:
             self._begin(folder)
@@ -79,7 +81,8 @@ class Trial:
         return chosen
 
     def finish(self) -> dict[str, float]:
-        """Attack the selected network with every attack of the configuration on the validation split; write weights.
+        """Attack the selected network with every attack of the configuration on the validation split, ask whether the
+        result can be believed, and write weights and figures.
 
         Raises Diverged where a figure is not finite, as where an attack drives the logits to infinity.
         """
@@ -101,6 +104,7 @@ class Trial:
         if config.test_attacks:
             figures |= self._test()
         refuse_non_finite(figures, "when attacked at the end")
+        self.validity = self._examine(verdicts)
         self.network.load_state_dict(last)
         if self.folder is not None:
             checkpoint.save_weights(self.folder / "best.safetensors", self.best_weights)
@@ -116,6 +120,7 @@ class Trial:
             "selected": self.selected.metrics,
             "last": self.results[-1].metrics,
             "final": final,
+            "validity": self.validity.to_json() if self.validity else None,
         }
 
     def _test(self) -> dict[str, float]:
@@ -177,6 +182,12 @@ class Trial:
         self.results = [EpochResult(**result) for result in saved["results"]]
         self.best = EpochResult(**saved["best"]) if saved["best"] else None
         self.best_weights = saved["best_weights"]
+
+    def _examine(self, verdicts: Verdicts) -> Validity:
+        some = slice(IMAGES[self.config.validity])
+        looked_at = Split(self.validation.images[some], self.validation.labels[some])
+        subject = Subject(self.config, self.network, looked_at, verdicts, self.results, self.selected.epoch)
+        return examine(subject)
 
     def _rank(self, result: EpochResult) -> Rank:
         return self.config.objective[0].rank(result.metrics)

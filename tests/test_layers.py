@@ -67,7 +67,7 @@ ORDER = [
     "analysis",
     "cli",
 ]
-PLANNED = {"validity"}
+PLANNED: set[str] = set()
 ENGINE = [name for name in ORDER[: ORDER.index("study") + 1] if name not in PLANNED]
 ROOMS = {
     "ray": {"orchestration.ray_tune"},

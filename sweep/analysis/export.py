@@ -13,10 +13,16 @@ from sweep.tracking.ledger import Ledger, TrialRecord
 FILES = ("config.json", "metrics.json")
 
 
-def best(folder: StudyFolder, ledger: Ledger) -> TrialRecord:
-    """The best completed trial that keeps the objective's bounds, by its first goal."""
+def best(folder: StudyFolder, ledger: Ledger, *, include_suspect: bool = False) -> TrialRecord:
+    """The best completed trial that keeps the objective's bounds, by its first goal; never a suspect one unasked."""
     goal = folder.study().objective[0]
-    ranked = ledger.ranked(goal)
+    ranked = ledger.ranked(goal, include_suspect=include_suspect)
+    if not ranked and ledger.suspects:
+        numbers = ", ".join(str(trial.number) for trial in ledger.suspects)
+        raise StudyError(
+            f"every completed trial of {folder.path} is suspect ({numbers}): `sweep status` says why; "
+            "--include-suspect exports one anyway"
+        )
     if not ranked:
         counts = ", ".join(f"{count} {end}" for end, count in sorted(ledger.counts().items())) or "none yet"
         raise StudyError(
@@ -30,7 +36,7 @@ def best(folder: StudyFolder, ledger: Ledger) -> TrialRecord:
     return ranked[0]
 
 
-def completed(ledger: Ledger, number: int) -> TrialRecord:
+def completed(ledger: Ledger, number: int, *, include_suspect: bool = False) -> TrialRecord:
     """Trial `number`, if it can be exported."""
     trial = ledger.trials.get(number)
     if trial is None:
@@ -39,6 +45,9 @@ def completed(ledger: Ledger, number: int) -> TrialRecord:
         raise StudyError(f"trial {number} never reported the objective, so no epoch of it can be chosen")
     if trial.end != "completed":
         raise StudyError(f"trial {number} is {trial.end or 'still running'}: only a completed trial can be exported")
+    if trial.is_suspect and trial.validity and not include_suspect:
+        failed = ", ".join(trial.validity["suspect"])
+        raise StudyError(f"trial {number} is suspect ({failed}); --include-suspect exports it anyway")
     return trial
 
 

@@ -38,16 +38,17 @@ def write(ledger: Ledger, folder: Path) -> list[Path]:
     return written
 
 
-def best_by_defense(ledger: Ledger, goal: Goal) -> list[TrialRecord]:
-    """Each defense's best completed trial, best first."""
+def best_by_defense(ledger: Ledger, goal: Goal, *, include_suspect: bool = False) -> list[TrialRecord]:
+    """Each defense's best completed trial, best first; suspect ones only where asked for."""
     best: dict[str, TrialRecord] = {}
-    for trial in ledger.ranked(goal):
+    for trial in ledger.ranked(goal, include_suspect=include_suspect):
         best.setdefault(trial.defense, trial)
     return list(best.values())
 
 
-def pareto(trials: Iterable[TrialRecord], goals: Iterable[Goal]) -> list[TrialRecord]:
-    """The completed trials that no other one beats in every goal."""
+def pareto(trials: Iterable[TrialRecord], goals: Iterable[Goal], *, include_suspect: bool = False) -> list[TrialRecord]:
+    """The completed trials that no other one beats in every goal; a suspect one beats nothing unless asked for."""
+    trials = [trial for trial in trials if include_suspect or not trial.is_suspect]
     places = {trial.number: tuple(goal.rank(trial.best["metrics"]) for goal in goals) for trial in trials if trial.best}
     completed = [trial for trial in trials if trial.end == "completed" and trial.number in places]
 
@@ -68,6 +69,9 @@ def _trial_row(trial: TrialRecord) -> dict[str, Any]:
         "trial": trial.number,
         "defense": trial.defense,
         "end": trial.end or "running",
+        "validity": trial.validity["verdict"] if trial.validity else None,
+        "suspect": ", ".join(trial.validity["suspect"]) if trial.validity else None,
+        "investigate": ", ".join(trial.validity["investigate"]) if trial.validity else None,
         "origin": trial.origin,
         "epochs": trial.epoch,
         "best_epoch": trial.best["epoch"] if trial.best else None,
@@ -76,6 +80,7 @@ def _trial_row(trial: TrialRecord) -> dict[str, Any]:
         **{f"parameter/{name}": value for name, value in trial.params.items()},
         **{f"best/{name}": value for name, value in figures.items()},
         **{f"final/{name}": value for name, value in trial.final.items()},
+        **{f"validity/{name}": value for name, value in (trial.validity or {"figures": {}})["figures"].items()},
     }
 
 

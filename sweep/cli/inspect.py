@@ -10,6 +10,9 @@ import typer
 
 Studies = Annotated[Path, typer.Option("--studies", help="Folder that holds the study folders.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+IncludeSuspect = Annotated[
+    bool, typer.Option("--include-suspect", help="Also trials whose adversarial accuracy a validity check disbelieves.")
+]
 DEFAULT_STUDIES = Path("studies")
 
 
@@ -36,6 +39,7 @@ def status(
     study: Annotated[str, typer.Argument(help="A study's name or folder.")],
     studies: Studies = DEFAULT_STUDIES,
     as_json: AsJson = False,
+    include_suspect: IncludeSuspect = False,
 ) -> None:
     """Show where a study stands, also while it runs.
 
@@ -50,7 +54,7 @@ def status(
     if as_json:
         typer.echo(json.dumps(trial_rows(ledger), indent=2))
     else:
-        tables.show_results(folder.study(), ledger)
+        tables.show_results(folder.study(), ledger, include_suspect=include_suspect)
 
 
 def components(

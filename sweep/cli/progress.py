@@ -104,7 +104,9 @@ class Progress:
     def _ending(self, trial: TrialRecord) -> str:
         metric = self.study.objective[0].metric
         figure = f"{trial.best['metrics'][metric]:.4f}" if trial.best and metric in trial.best["metrics"] else "-"
-        return self._line(trial, str(trial.end), figure + (f"  {readable(trial.error)}" if trial.error else ""))
+        reason = f"  {readable(trial.error)}" if trial.error else ""
+        reason += f"  suspect: {', '.join(trial.validity['suspect'])}" if trial.is_suspect and trial.validity else ""
+        return self._line(trial, str(trial.end), figure + reason)
 
     def _line(self, trial: TrialRecord, what: str, rest: str) -> str:
         epochs = f"epoch {trial.epoch}/{trial.config['epochs']}"

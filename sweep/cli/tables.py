@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from sweep.analysis.findings import explained, suspects
 from sweep.analysis.results import best_by_defense
 from sweep.configuration import TrialConfig
 from sweep.errors import StudyError, unknown
@@ -48,6 +49,10 @@ def show_preview(study: Study) -> None:
     spent = f", none begins after {describe_cost(budget.gradient_evaluations)}" if budget.gradient_evaluations else ""
     limit = f", {budget.hours:g} hours" if budget.hours else ""
     console.print(f"budget: {budget.trials} trials{limit}; at most {describe_cost(most)} gradient evaluations" + spent)
+    console.print(
+        f"validity: {plan.checks} {study.validity} checks of each completed trial; "
+        f"at most {describe_cost(plan.checking)} gradient evaluations"
+    )
     for doubt in plan.doubts:
         console.print(f"[yellow]doubt:[/] {escape(doubt)}")
     console.print("[green]no mistakes found[/]")
@@ -88,8 +93,8 @@ def _show_rungs(study: Study, rungs: list[Any]) -> None:
     console.print(table)
 
 
-def show_results(study: Study, ledger: Ledger) -> None:
-    """Each defense's best completed trial, on the validation split."""
+def show_results(study: Study, ledger: Ledger, *, include_suspect: bool = False) -> None:
+    """Each defense's best completed trial, on the validation split; suspect ones only where asked for."""
     goal = study.objective[0]
     labels = [attack.label for attack in (study.search_attack, *study.final_attacks)]
     table = Table(
@@ -97,7 +102,7 @@ def show_results(study: Study, ledger: Ledger) -> None:
     )
     for name in ("defense", "trial", "clean", *labels, "worst case", "cost"):
         table.add_column(name, justify="left" if name == "defense" else "right", no_wrap=name == "defense")
-    for trial in best_by_defense(ledger, goal):
+    for trial in best_by_defense(ledger, goal, include_suspect=include_suspect):
         table.add_row(*_result_row(trial, labels, goal.rank(trial.best["metrics"])[0] < 1 if trial.best else False))
     if table.row_count:
         console.print(table)
@@ -108,6 +113,8 @@ def show_results(study: Study, ledger: Ledger) -> None:
     console.print(
         f"{len(ledger.trials)} trials: " + (", ".join(f"{n} {end}" for end, n in counts.most_common()) or "none yet")
     )
+    for sentence in suspects(ledger):
+        console.print(f"[yellow]suspect[/] {sentence}", soft_wrap=True)
     _show_errors(ledger)
 
 
@@ -117,6 +124,7 @@ def _result_row(trial: TrialRecord, labels: list[str], violates: bool) -> list[s
     accuracies = [figures.get(name) for name in [*names, "validation/worst_case/adversarial_accuracy"]]
     cost = figures.get("overhead/gradient_evaluations")
     mark = " [yellow](outside the bounds)[/]" if violates else ""
+    mark += f" [red](suspect: {', '.join(trial.validity['suspect'])})[/]" if trial.is_suspect and trial.validity else ""
     return [
         trial.defense + mark,
         str(trial.number),
@@ -218,3 +226,14 @@ def show_summary(summary: dict[str, Any]) -> None:
     for name, value in {**summary["selected"], **summary["final"]}.items():
         table.add_row(name, repr(value))
     console.print(table)
+    if summary["validity"] is not None:
+        show_findings(summary["validity"])
+
+
+def show_findings(validity: dict[str, Any]) -> None:
+    """Whether a trial's adversarial accuracy can be believed, and what to do where not."""
+    asked, images = len(validity["figures"]), validity["images"]
+    colour = "red" if validity["verdict"] == "suspect" else "green"
+    console.print(f"[{colour}]{validity['verdict']}[/]: {asked} {validity['level']} checks on {images} images")
+    for outcome, sentence in explained(validity):
+        console.print(f"  [yellow]{outcome}[/] {escape(sentence)}", soft_wrap=True)

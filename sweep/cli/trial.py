@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sweep.cli.inspect import DEFAULT_STUDIES, Studies
+from sweep.cli.inspect import DEFAULT_STUDIES, IncludeSuspect, Studies
 
 
 def trial(
@@ -64,6 +64,9 @@ def _compare(source: Path, known: dict[str, Any], summary: dict[str, Any]) -> No
     if differing:
         typer.secho(f"not the figures of {before}:\n  " + "\n  ".join(differing), fg="yellow")
         raise typer.Exit(1)
+    if known.get("validity") and known["validity"] != summary["validity"]:
+        typer.secho(f"not the validity of {before}: {known['validity']} then, {summary['validity']} now", fg="yellow")
+        raise typer.Exit(1)
     typer.secho(f"reproduced: every figure of {before}, to the last digit", fg="green")
 
 
@@ -78,6 +81,7 @@ def export(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
     studies: Studies = DEFAULT_STUDIES,
+    include_suspect: IncludeSuspect = False,
 ) -> None:
     """Take a trial away: config.json (runs again with `sweep trial`), model.safetensors, metrics.json.
 
@@ -91,13 +95,16 @@ def export(
         raise StudyError("choose one of --best and --trial N")
     folder = StudyFolder.find(studies, study)
     ledger = folder.ledger()
-    chosen = exporting.best(folder, ledger) if number is None else exporting.completed(ledger, number)
+    if number is None:
+        chosen = exporting.best(folder, ledger, include_suspect=include_suspect)
+    else:
+        chosen = exporting.completed(ledger, number, include_suspect=include_suspect)
     target = to or Path(f"{folder.path.name}-{chosen.number:04d}")
     written = exporting.export(folder, chosen, target, force=force)
     metric = folder.study().objective[0].metric
     worst = chosen.final["validation/worst_case/adversarial_accuracy"]
     typer.echo(
         f"trial {chosen.number} ({chosen.defense}): {metric} {chosen.best['metrics'][metric]:.4f}, "  # type: ignore[index]
-        f"worst case over its attacks {worst:.4f}; unconfirmed"
+        f"worst case over its attacks {worst:.4f}; unconfirmed{' and suspect' if chosen.is_suspect else ''}"
     )
     typer.echo("\n".join(f"  {path}" for path in written))

@@ -51,6 +51,12 @@ class Rungs:
                 values[trial] = value
                 insort(self._ordered.setdefault(int(level), []), value)
 
+    def forget(self, trial: int) -> None:
+        """Take a trial's values out again: a suspect trial's accuracy shall not stop those that are honest."""
+        for level, values in self.values.items():
+            if trial in values:
+                self._ordered[level].remove(values.pop(trial))
+
     def value(self, metrics: Mapping[str, float]) -> float:
         """The objective, greater being better; minus infinity where it is missing or not finite."""
         value = metrics.get(self.goal.metric, math.nan)

@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweep.domains import Choice, Domain, Integer, Interval
 from sweep.errors import StudyError
-from sweep.objective import Goal
+from sweep.objective import WORST, Goal
 from sweep.orchestration.optuna_study import Log, OptunaStudy
 from sweep.search_space import merged
 from sweep.seeding import derive
@@ -31,6 +31,7 @@ from sweep.tracking.ledger import TrialRecord
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
+VALIDITY = "validity"  # the constraint that a suspect trial violates
 MODEL_BASED = ("tpe", "gp")  # the others need every trial, or none
 
 
@@ -77,9 +78,9 @@ class Sampler:
         live = optuna.trial.Trial(self.optuna, storage.get_trial_id_from_study_id_trial_number(study_id, number))
         for step, value in _intermediate(trial, self.study.objective).items():
             live.report(value, step)
-        for name, violation in _violations(trial, self.study.objective).items():
+        for name, violation in _violations(trial, self.study).items():
             live.set_constraint(name, violation)
-        state, values = _outcome(trial, self.study.objective)
+        state, values = _outcome(trial, self.study)
         self.optuna.tell(number, values, state)
         self._remember(number, trial)
 
@@ -93,7 +94,7 @@ class Sampler:
         if len(known) != len(held):
             yield f"the journal has {len(known)} trials, Optuna {len(held)}"
         for trial, other in zip(known, held, strict=False):
-            state, values = _outcome(trial, self.study.objective) if trial.end else (TrialState.RUNNING, None)
+            state, values = _outcome(trial, self.study) if trial.end else (TrialState.RUNNING, None)
             if other.state != state:
                 yield f"trial {trial.number} is {trial.end or 'in flight'}, for Optuna it is {other.state.name.lower()}"
             elif state == TrialState.COMPLETE and other.values != values:
@@ -107,7 +108,7 @@ class Sampler:
     def _restore(self, trial: TrialRecord) -> None:
         """What `ask` and `tell` would have left, in one write: they take one for each report."""
         objective = self.study.objective
-        state, values = _outcome(trial, objective) if trial.end else (TrialState.RUNNING, None)
+        state, values = _outcome(trial, self.study) if trial.end else (TrialState.RUNNING, None)
         intermediate = _intermediate(trial, objective) if trial.end else {}
         if state == TrialState.PRUNED and intermediate:
             values = [intermediate[max(intermediate)]]  # as Optuna values a trial that it is told was pruned
@@ -119,7 +120,7 @@ class Sampler:
                 distributions={name: self._distributions[name] for name in trial.params},
                 system_attrs=dict(trial.attributes),
                 intermediate_values=intermediate,
-                constraints=_violations(trial, objective) if trial.end else None,
+                constraints=_violations(trial, self.study) if trial.end else None,
             )
         except (KeyError, ValueError) as error:
             reason = f"there is no parameter {error}" if isinstance(error, KeyError) else str(error)
@@ -132,7 +133,8 @@ class Sampler:
         self._restored += 1
 
     def _remember(self, number: int, trial: TrialRecord) -> None:
-        self.optuna.remember(number, [trial.rank(goal) for goal in self.study.objective] if trial.end else None)
+        ranks = [WORST if trial.is_suspect else trial.rank(goal) for goal in self.study.objective]
+        self.optuna.remember(number, ranks if trial.end else None)
 
 
 def make_sampler(study: Study, number: int) -> BaseSampler:
@@ -177,10 +179,12 @@ def distribution(domain: Domain) -> BaseDistribution:
     return CategoricalDistribution(domain.representatives())
 
 
-def _outcome(trial: TrialRecord, objective: Sequence[Goal]) -> tuple[TrialState, list[float] | None]:
+def _outcome(trial: TrialRecord, study: Study) -> tuple[TrialState, list[float] | None]:
     """Optuna's view of an end. Diverging is the configuration's doing, and the sampler must learn to stay away from it:
-    it is told the worst value. A failure of the machine says nothing about the configuration."""
-    if trial.end == "diverged":
+    it is told the worst value. So it is of a suspect trial where it knows no constraints (CMA-ES). A failure of the
+    machine says nothing about the configuration."""
+    objective = study.objective
+    if trial.end == "diverged" or (trial.is_suspect and study.sampler == "cma_es"):
         return TrialState.COMPLETE, [_worst(goal) for goal in objective]
     if trial.end == "stopped":
         return TrialState.PRUNED, None
@@ -204,11 +208,16 @@ def _intermediate(trial: TrialRecord, objective: Sequence[Goal]) -> dict[int, fl
     return {epoch: value for epoch, value in values.items() if math.isfinite(value)}
 
 
-def _violations(trial: TrialRecord, objective: Sequence[Goal]) -> dict[str, float]:
-    """Each bound's violation at the epoch that counts; a bound that nothing was measured for is fully violated."""
+def _violations(trial: TrialRecord, study: Study) -> dict[str, float]:
+    """Each bound's violation at the epoch that counts; a bound that nothing was measured for is fully violated.
+
+    That the trial can be believed is a bound as well, and every trial has it: GP wants the same bounds of all.
+    """
+    if study.sampler == "cma_es":  # which warns of constraints, and is given none
+        return {}
     metrics = trial.best["metrics"] if trial.best else {}
-    found: dict[str, float] = {}
-    for goal in objective:
+    found = {VALIDITY: 1.0 if trial.is_suspect else -1.0}
+    for goal in study.objective:
         for name, value in goal.violations(metrics).items():
             found[name] = max(value if math.isfinite(value) else 1.0, found.get(name, -math.inf))
     return found

@@ -211,13 +211,23 @@ class Search:
         if message["end"] == "out_of_memory":
             self.lost(trial.number, message["error"], memory=message["memory"])
         else:
-            self._end(trial, message["end"], final=message["final"], error=message["error"])
+            ending = {name: message.get(name) for name in ("final", "validity", "error")}
+            self._end(trial, message["end"], **ending)
 
-    def _end(self, trial: TrialRecord, end: str, *, final: Any = None, error: dict[str, str] | None = None) -> None:
+    def _end(
+        self,
+        trial: TrialRecord,
+        end: str,
+        *,
+        final: Any = None,
+        validity: Any = None,
+        error: dict[str, str] | None = None,
+    ) -> None:
         self.attempts.over(trial.number)
         if error and end != "diverged":
             error = trial.place | error
-        self._append("ended", trial=trial.number, end=end, best=self._selected(trial), final=final, error=error)
+        figures = {"best": self._selected(trial), "final": final, "validity": validity}
+        self._append("ended", trial=trial.number, end=end, **figures, error=error)
         self.sampler.tell(trial)
 
     def _selected(self, trial: TrialRecord) -> dict[str, Any] | None:
@@ -260,6 +270,8 @@ class Search:
         self.ledger.apply(event)
         if self.rungs and event["event"] == "reported":
             self.rungs.record(event["trial"], event["rungs"])
+        if self.rungs and event["event"] == "ended" and self.ledger.trials[event["trial"]].is_suspect:
+            self.rungs.forget(event["trial"])
 
 
 @contextmanager

@@ -36,7 +36,8 @@ class Assignment:
 
 
 def messages(assignment: Assignment) -> Iterator[dict[str, Any]]:
-    """A first message, ``{"log"}``; one an epoch, ``{"epoch", "metrics"}``; a last one, ``{"end", "final", "error"}``.
+    """A first message, ``{"log"}``; one an epoch, ``{"epoch", "metrics"}``; a last one, ``{"end", "final", "validity",
+    "error"}``.
 
     Every message says where it comes from. An exception of the trial is its end, not ours: ``failed``, or
     ``out_of_memory``, which has ``"memory"`` beside it: that of the ``gpu`` or of the ``host``.
@@ -48,7 +49,9 @@ def messages(assignment: Assignment) -> Iterator[dict[str, Any]]:
         trial = Trial(config, Path(assignment.folder))
         for result in trial.run(assignment.reported):
             yield origin | {"epoch": result.epoch, "metrics": result.metrics}
-        yield origin | {"end": "completed", "final": trial.finish(), "error": None}
+        final = trial.finish()
+        validity = trial.validity.to_json() if trial.validity else None
+        yield origin | {"end": "completed", "final": final, "validity": validity, "error": None}
     except Diverged as error:
         yield origin | {"end": "diverged", "final": None, "error": describe(error)}
     except Exception as error:

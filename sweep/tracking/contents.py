@@ -97,7 +97,11 @@ def _ended(run: Contents, event: Mapping[str, Any]) -> None:
     best, final, error = event["best"] or {}, event["final"] or {}, event["error"] or {}
     run.points += _points(event, best.get("metrics", {}), best.get("epoch", 0), prefix="best/")
     run.points += _points(event, final, prefix="final/")
-    _tag(run, {"end": event["end"], "validity": event.get("validity", "unchecked")})
+    validity = event.get("validity") or {"verdict": "unchecked", "figures": {}}
+    run.points += _points(event, validity["figures"], prefix="validity/")
+    _tag(run, {"end": event["end"], "validity": validity["verdict"]})
+    found = {outcome: validity[outcome] for outcome in ("suspect", "investigate") if validity.get(outcome)}
+    _tag(run, {f"validity.{outcome}": ", ".join(ids) for outcome, ids in found.items()})
     _tag(run, {f"error.{name}": text for name, text in error.items()})
     run.status, run.ended = STATUS[event["end"]], milliseconds(event)
 

@@ -45,6 +45,7 @@ class TrialRecord:
     best: dict[str, Any] | None = None  # {"epoch", "metrics"} of the epoch that counts
     final: dict[str, float] = field(default_factory=dict)
     error: dict[str, str] | None = None
+    validity: dict[str, Any] | None = None  # what the checks found; None where none were asked
     _since: float | None = None  # until when the running attempt's seconds are counted
 
     @property
@@ -66,6 +67,11 @@ class TrialRecord:
         if self._since is not None and now is not None:
             self.seconds += max(now - self._since, 0.0)
         self._since = now if runs else None
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether a check says that its adversarial accuracy cannot be believed."""
+        return self.validity is not None and self.validity["verdict"] == "suspect"
 
     def rank(self, goal: Goal) -> Rank:
         """The trial's place by the figures that count; a trial that did not complete has none."""
@@ -114,9 +120,14 @@ class Ledger:
         """Trials by end; those that run or wait as ``running``."""
         return Counter(trial.end or "running" for trial in self.trials.values())
 
-    def ranked(self, goal: Goal) -> list[TrialRecord]:
-        """Completed trials, best first; ties go to the earlier trial."""
-        completed = [trial for trial in self.trials.values() if trial.rank(goal) > WORST]
+    @property
+    def suspects(self) -> list[TrialRecord]:
+        return [trial for trial in self.trials.values() if trial.is_suspect]
+
+    def ranked(self, goal: Goal, *, include_suspect: bool = False) -> list[TrialRecord]:
+        """Completed trials, best first; ties go to the earlier trial. A suspect trial has no place unless asked for."""
+        believed = [trial for trial in self.trials.values() if include_suspect or not trial.is_suspect]
+        completed = [trial for trial in believed if trial.rank(goal) > WORST]
         return sorted(completed, key=lambda trial: trial.rank(goal), reverse=True)
 
     def __iter__(self) -> Iterator[TrialRecord]:
@@ -171,4 +182,5 @@ class Ledger:
         trial.tick(event["time"], runs=False)
         trial.end, trial.best, trial.error = event["end"], event["best"], event["error"]
         trial.final = event["final"] or {}
+        trial.validity = event.get("validity")  # journals of before the checks have none
         trial.attributes = event.get("attributes", trial.attributes)

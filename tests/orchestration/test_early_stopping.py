@@ -57,6 +57,15 @@ def test_the_first_few_always_go_on(factor: int) -> None:
     assert not rule.judge(99, 1, -99.0)[0]
 
 
+def test_a_suspect_trials_value_stops_nobody() -> None:
+    rule = rungs()
+    for trial, value in enumerate([0.9, 0.1, 0.1]):
+        rule.judge(trial, 1, value)
+    assert not rule.judge(3, 1, 0.5)[0], "the value of trial 0 is in the way"
+    rule.forget(0)
+    assert rule.judge(4, 1, 0.5)[0]
+
+
 def test_a_trial_is_judged_once_at_each_rung() -> None:
     rule = rungs(2, 3)
     assert rule.judge(7, 1, 0.5) == (True, {})  # before the first rung

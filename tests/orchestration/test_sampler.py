@@ -19,7 +19,7 @@ from tiny_study import METRIC, ended, record, tiny
 
 from sweep.domains import Choice, Integer, LogUniform, Uniform
 from sweep.objective import AtLeast, Maximize, Minimize
-from sweep.orchestration.sampler import Sampler
+from sweep.orchestration.sampler import VALIDITY, Sampler
 from sweep.search_space import OneOf
 from sweep.study import Study
 from sweep.tracking.ledger import TrialRecord
@@ -170,11 +170,33 @@ def test_the_bounds_become_constraints_that_optuna_sees(tmp_path: Path) -> None:
         expected = (
             0.7 - (0.95 - value_of(trial.config) / 2) if trial.reports else 1.0
         )  # never measured: violated in full
-        assert found.constraints == {CLEAN: pytest.approx(expected)}
+        assert found.constraints == {CLEAN: pytest.approx(expected), VALIDITY: -1.0}
     storage = JournalStorage(JournalFileBackend(str(tmp_path / "optuna.log")))
     best = optuna.load_study(study_name="tiny", storage=storage).best_trial
     allowed = [found for found in seen if found.state == TrialState.COMPLETE and found.constraints[CLEAN] <= 0]
     assert best.value == max(found.value or 0.0 for found in allowed)
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_suspect_trial_is_told_as_one_that_breaks_a_bound(name: str, tmp_path: Path) -> None:
+    study = study_for(name)
+    for folder in ("live", "rebuilt"):
+        (tmp_path / folder).mkdir()
+    sampler = Sampler(study, tmp_path / "live")
+    trials = []
+    for number in range(8):
+        trial = told(record(number, sampler.ask(number)))
+        trial.validity = {"verdict": "suspect" if number % 2 else "valid", "suspect": ["V4"], "figures": {}}
+        sampler.tell(trial)
+        trials.append(trial)
+    Sampler(study, tmp_path / "rebuilt", trials)
+    for folder in ("live", "rebuilt"):
+        honest, suspect = trials_in(tmp_path / folder)[::2], trials_in(tmp_path / folder)[1::2]
+        if name == "cma_es":  # which knows no constraints
+            assert {trial.value for trial in suspect} == {0.0} and all(trial.value for trial in honest)
+        else:
+            assert {trial.constraints[VALIDITY] for trial in honest} == {-1.0}
+            assert {trial.constraints[VALIDITY] for trial in suspect} == {1.0}
 
 
 @pytest.mark.parametrize("name", ["tpe", "nsga2", "random"])

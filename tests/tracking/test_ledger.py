@@ -91,6 +91,15 @@ def test_the_feasible_and_the_earlier_come_first() -> None:
     assert [trial.number for trial in found.ranked(Minimize("accuracy"))] == [0, 1, 2, 3]
 
 
+def test_a_suspect_trial_has_no_place_unless_asked_for() -> None:
+    doubted = ended(0, "completed", 0.99) | {"validity": {"verdict": "suspect", "suspect": ["V4"]}}
+    believed = ended(1, "completed", 0.2) | {"validity": {"verdict": "valid", "suspect": []}}
+    found = ledger(asked(0), asked(1), asked(2), doubted, believed, ended(2, "completed", 0.1))
+    assert [trial.number for trial in found.ranked(GOAL)] == [1, 2], "a journal of before the checks is believed"
+    assert [trial.number for trial in found.ranked(GOAL, include_suspect=True)] == [0, 1, 2]
+    assert [trial.number for trial in found.suspects] == [0]
+
+
 def test_counts_and_who_is_in_flight() -> None:
     found = ledger(asked(0), asked(1), asked(2), ended(1, "diverged"), reported(2, 1, 0.3))
     assert found.counts() == {"running": 2, "diverged": 1}

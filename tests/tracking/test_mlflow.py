@@ -81,10 +81,16 @@ class Sweep:
         metrics = {CLEAN: 0.9, ADVERSARIAL: epoch / 10}
         self.journal.append("reported", trial=trial, epoch=epoch, metrics=metrics, decision="continue")
 
-    def ended(self, trial: int, end: str = "completed", error: dict[str, str] | None = None) -> None:
+    def ended(
+        self,
+        trial: int,
+        end: str = "completed",
+        error: dict[str, str] | None = None,
+        validity: dict[str, Any] | None = None,
+    ) -> None:
         best = {"epoch": 2, "metrics": {ADVERSARIAL: 0.2}} if end in ("completed", "stopped") else None
         final = {ADVERSARIAL: 0.15} if end == "completed" else None
-        self.journal.append("ended", trial=trial, end=end, best=best, final=final, error=error)
+        self.journal.append("ended", trial=trial, end=end, best=best, final=final, error=error, validity=validity)
 
     def whole(self, trial: int) -> None:
         self.asked(trial)
@@ -176,6 +182,19 @@ def test_a_trial_shows_its_configuration_and_every_report(folder: Path) -> None:
     history = shown.client.get_metric_history(shown.children[0].info.run_id, CLEAN)
     assert sorted(point.timestamp for point in history) == times
     assert shown.children[0].info.end_time == round(1000 * reports[-1]["time"])
+
+
+def test_what_the_validity_checks_found_can_be_filtered_by(folder: Path) -> None:
+    sweep = Sweep(folder)
+    sweep.session()
+    sweep.asked(0)
+    figures = {"V4": 0.98, "V9": 0.04, "V12": 0.0}
+    sweep.ended(0, validity={"verdict": "suspect", "suspect": ["V4", "V12"], "investigate": ["V9"], "figures": figures})
+    Mirror(folder, local_uri(folder), "digits").sync()
+    child = Shown(local_uri(folder)).children[0]
+    tags = {"validity": "suspect", "validity.suspect": "V4, V12", "validity.investigate": "V9"}
+    assert tags.items() <= child.data.tags.items()
+    assert {f"validity/{id}": figure for id, figure in figures.items()}.items() <= child.data.metrics.items()
 
 
 def test_a_trials_end_is_its_runs_status(folder: Path) -> None:
