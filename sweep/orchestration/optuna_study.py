@@ -10,19 +10,20 @@ from __future__ import annotations
 import json
 from bisect import insort
 from collections import deque
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.storages.journal import BaseJournalBackend, JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from sweep.objective import Goal, Rank
 
-LATEST = 400  # finished trials that a model is made from, beside the best ones
-BEST = 100  # of each goal; TPE's good ones are 25 at most
+LATEST = 250  # finished trials that a model is made from, beside the best ones
+BEST = 50  # of each goal; TPE's good ones are 25 at most
 
 
 class Log(BaseJournalBackend):
@@ -49,11 +50,14 @@ class Log(BaseJournalBackend):
 class OptunaStudy(optuna.Study):
     """A study that shows a sampler, within `thinned`, the running, the latest and the best trials only."""
 
-    def __init__(self, name: str, log: Log, goals: Sequence[Goal], sampler: optuna.samplers.BaseSampler) -> None:
+    def __init__(
+        self, name: str, log: Log, goals: Sequence[Goal], distributions: Mapping[str, BaseDistribution]
+    ) -> None:
         storage = JournalStorage(log)
         storage.create_new_study([optuna.study.StudyDirection[goal.direction.upper()] for goal in goals], name)
-        super().__init__(name, storage, sampler)
-        self._is_thinned = False
+        super().__init__(name, storage)
+        self._distributions = distributions
+        self._shown: list[FrozenTrial] | None = None
         self._running: set[int] = set()
         self._latest: deque[int] = deque(maxlen=LATEST)
         self._best: list[list[tuple[Rank, int]]] = [[] for _ in goals]
@@ -68,22 +72,27 @@ class OptunaStudy(optuna.Study):
         for best, rank in zip(self._best, ranks, strict=True):
             insort(best, (rank, -number))
             del best[:-BEST]
+        # The storage holds every trial's own copy of every distribution: 4 KB a trial.
+        trial = self._trial(number)
+        trial.distributions = {name: self._distributions[name] for name in trial.distributions}
 
     @contextmanager
     def thinned(self, is_thinned: bool) -> Iterator[None]:
         """Meanwhile show no other trials than those that a model is made from, if `is_thinned`."""
-        self._is_thinned = is_thinned
+        numbers = self._running.union(self._latest, *([-number for _, number in best] for best in self._best))
+        self._shown = [self._trial(number) for number in sorted(numbers)] if is_thinned else None
         try:
             yield
         finally:
-            self._is_thinned = False
+            self._shown = None
+
+    def _trial(self, number: int) -> FrozenTrial:
+        """As the storage holds it: in a storage of one study a trial's number is its identifier."""
+        return self._storage.get_trial(number)
 
     def _get_trials(
         self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
     ) -> list[FrozenTrial]:
-        if not self._is_thinned:
+        if self._shown is None:
             return super()._get_trials(deepcopy, states, use_cache)
-        numbers = self._running.union(self._latest, *([-number for _, number in best] for best in self._best))
-        # In a storage of one study a trial's number is its identifier.
-        trials = (self._storage.get_trial(number) for number in sorted(numbers))
-        return [trial for trial in trials if states is None or trial.state in states]
+        return [trial for trial in self._shown if states is None or trial.state in states]

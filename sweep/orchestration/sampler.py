@@ -45,8 +45,8 @@ class Sampler:
         self, study: Study, folder: Path, trials: Iterable[TrialRecord] = (), inherited: Sequence[TrialRecord] = ()
     ) -> None:
         self.study = study
-        self.optuna = OptunaStudy(study.name, Log(folder / "optuna.log"), study.objective, make_sampler(study, 0))
         self._distributions = {name: distribution(domain) for name, domain in study.space.domains().items()}
+        self.optuna = OptunaStudy(study.name, Log(folder / "optuna.log"), study.objective, self._distributions)
         self._inherited = self._restored = 0
         for trial in inherited:
             self._restore(trial)

@@ -37,6 +37,7 @@ class Search:
     def __init__(self, folder: StudyFolder, listener: Listener | None = None) -> None:
         self.folder = folder
         self.study = folder.study()
+        self._fingerprint = self.study.fingerprint
         self.goal = self.study.objective[0]
         self.interrupted = False
         self.say: Callable[[str], None] = print
@@ -53,7 +54,7 @@ class Search:
         self.sampler = Sampler(self.study, folder.path, self.ledger, self.ledger.inherited)
         refuse_disagreements(folder.path, self.sampler.disagreements(self.ledger))
         self._waiting = self.ledger.in_flight
-        here = {"host": gethostname(), "pid": getpid(), "versions": versions(), "fingerprint": self.study.fingerprint}
+        here = {"host": gethostname(), "pid": getpid(), "versions": versions(), "fingerprint": self._fingerprint}
         self._append("session", session=self.ledger.sessions + 1, **here)
 
     def ask(self) -> Assignment | None:
@@ -198,7 +199,7 @@ class Search:
 
     def _contradiction(self, event: Mapping[str, Any]) -> str | None:
         """Why this event cannot follow those before it, or None. Early stopping judges each report once more."""
-        if reason := contradiction(event, self.ledger, self.study.fingerprint):
+        if reason := contradiction(event, self.ledger, self._fingerprint):
             return reason
         if event["event"] == "reported":
             verdict = self._verdict(self.ledger.trials[event["trial"]], event["epoch"], event["metrics"])

@@ -144,10 +144,12 @@ class Ledger:
             trial.tick(None, runs=False)
 
     def _asked(self, event: Mapping[str, Any]) -> None:
-        number = event["trial"]
-        self.trials[number] = TrialRecord(
-            number, event["config"], event["params"], event["origin"], event.get("attributes", {})
-        )
+        number, config = event["trial"], event["config"]
+        if before := self.trials.get(number - 1):  # most of a configuration is the last one's too: it is held once
+            config = {
+                key: before.config[key] if before.config.get(key) == value else value for key, value in config.items()
+            }
+        self.trials[number] = TrialRecord(number, config, event["params"], event["origin"], event.get("attributes", {}))
 
     def _confirmation(self, event: Mapping[str, Any]) -> None:
         self.confirmations.append(dict(event))
