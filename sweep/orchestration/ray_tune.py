@@ -137,6 +137,9 @@ class Watchdog(tune.Callback):  # type: ignore[misc]  # ray has no types
             if trial.trial_id in late and trial.temporary_state.ray_actor is not None:
                 ray.kill(trial.temporary_state.ray_actor)  # and, where it is stopped, its node does, 5 seconds later
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # as above
+
 
 def run(search: Search, address: str | None = None) -> None:
     """Run until no further trial begins, on this machine or on the Ray cluster at `address`."""
@@ -197,6 +200,8 @@ def _cluster(address: str | None) -> Iterator[None]:
         # A single node then binds to 127.0.0.1 only. Ray has read this at its import, before the address was known.
         if os.environ.setdefault(ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, "0") == "0":
             ray_constants.ENABLE_RAY_CLUSTER = False
+        # Where the driver is killed, all of this Ray dies with it; its agents would look for the rest for a minute.
+        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
         ray.init(num_cpus=os.cpu_count(), include_dashboard=False, **quiet)
     else:
         ray.init(address=address, **quiet)

@@ -1,0 +1,185 @@
+"""Sweeps at the command line whose processes are killed, stopped and lost: each trial ends in the right state, once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweep.tracking import journal
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(590)]
+
+PATIENCE = 280  # seconds for anything that a busy machine may take its time over
+ENDLESS = 100_000  # epochs
+
+STUDY = '''"""For tests: {title}."""
+
+from sweep.study import Budget, Choice, Limits, Maximize, SearchSpace, Study
+
+STUDY = Study(
+    name="tiny",
+    space=SearchSpace(
+        dataset=dict(name="digits", train_size=200, validation_size=100),
+        model=dict(name="small_cnn", width=4),
+        threat_model=dict(name="linf", epsilon=0.05),
+        epochs={epochs},
+        batch_size=50,
+        optimizer=dict(name="sgd", learning_rate=0.1),
+        defense="standard",
+    ),
+    search_attack=dict(name="pgd", num_steps=2),
+    objective=Maximize("validation/pgd_2/adversarial_accuracy"),
+    sampler="random",
+    enqueue={enqueue},
+    budget=Budget(trials={trials}),
+    concurrency=2,
+    retries=9,
+    limits=Limits({limits}),
+)
+'''
+Told = list[dict[str, Any]]
+
+
+@pytest.fixture
+def ray_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Ray's sessions, in a folder whose name is short enough for its sockets and marks this test's processes."""
+    path = Path(tempfile.mkdtemp(prefix="ray"))
+    (path / "ray").mkdir()
+    monkeypatch.setenv("RAY_TMPDIR", str(path))
+    yield path
+    for pid in family():
+        with suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def sweep(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", "from sweep.cli import main; main()", *arguments]
+    return subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def told(folder: Path, *kinds: str) -> Told:
+    path = folder / "studies" / "tiny" / journal.FILE_NAME
+    found = [event for event, _ in journal.read(path)] if path.exists() else []
+    return [event for event in found if not kinds or event["event"] in kinds]
+
+
+def of(trial: int, folder: Path, *kinds: str) -> Told:
+    return [event for event in told(folder, *kinds) if event.get("trial") == trial]
+
+
+def wait_until(condition: Callable[[], Any], driver: subprocess.Popen[str] | None = None) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert driver is None or driver.poll() is None, f"the driver ended early: {driver.communicate()[0]}"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def ends_well(driver: subprocess.Popen[str]) -> str:
+    output, _ = driver.communicate(timeout=PATIENCE)
+    assert driver.returncode == 0 and "Traceback (most recent" not in output, output
+    return output
+
+
+def family() -> list[int]:
+    """The processes that this test's Ray started, and its drivers."""
+    mark = f"RAY_TMPDIR={os.environ['RAY_TMPDIR']}".encode()
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has just ended
+            if mark in (process / "environ").read_bytes().split(b"\0"):
+                found.append(int(process.name))
+    return found
+
+
+def check_that_nothing_is_doubled(folder: Path, trials: int) -> None:
+    assert [event["trial"] for event in told(folder, "asked")] == list(range(trials))
+    assert sorted(event["trial"] for event in told(folder, "ended")) == list(range(trials))
+    for kind, counter in (("reported", "epoch"), ("started", "attempt")):
+        for trial in range(trials):
+            numbers = [event[counter] for event in of(trial, folder, kind)]
+            assert numbers == list(range(1, len(numbers) + 1)), (kind, trial)
+
+
+def test_a_hang_a_time_limit_a_killed_worker_and_a_killed_driver(tmp_path: Path, ray_folder: Path) -> None:
+    seconds = {"epoch": 12, "trial": 40}
+    limits = ", ".join(f"{name}_hours={value} / 3600" for name, value in seconds.items())
+    enqueue = [{"epochs": ENDLESS}, {"epochs": 12}, {"epochs": 12}, {"epochs": 12}]
+    study = STUDY.format(
+        title="what hangs and dies", epochs=f"Choice(12, {ENDLESS})", enqueue=enqueue, trials=4, limits=limits
+    )
+    (tmp_path / "tiny.py").write_text(study)
+
+    driver = sweep(tmp_path, "run", "tiny.py")
+    wait_until(lambda: of(0, tmp_path, "reported") and of(1, tmp_path, "reported"), driver)
+    stopped, killed = (of(trial, tmp_path, "started")[0]["pid"] for trial in (0, 1))
+    os.kill(killed, signal.SIGKILL)
+    os.kill(stopped, signal.SIGSTOP)
+    wait_until(lambda: of(1, tmp_path, "lost"), driver)
+    (death,) = of(1, tmp_path, "lost")
+    assert death["error"]["class"] == "WorkerDied" and Path(death["error"]["log"]).is_file() and death["error"]["node"]
+    wait_until(lambda: of(0, tmp_path, "lost"), driver)
+    assert of(0, tmp_path, "lost")[0]["error"]["class"] == "Hang"
+    wait_until(lambda: not Path("/proc", str(stopped)).exists(), driver)
+    wait_until(lambda: len(of(0, tmp_path, "started")) == 2 and told(tmp_path, "ended"), driver)
+
+    driver.kill()
+    driver.communicate()
+    wait_until(lambda: not family())  # of Ray nothing is left
+    over = [event["trial"] for event in told(tmp_path, "ended")]
+    before = len(told(tmp_path))
+
+    printed = ends_well(sweep(tmp_path, "resume", "tiny"))
+    wait_until(lambda: not family())
+    check_that_nothing_is_doubled(tmp_path, 4)
+    again = told(tmp_path)[before:]
+    assert not [event for event in again if event["event"] != "session" and event.get("trial") in over]
+    ends = {event["trial"]: event for event in told(tmp_path, "ended")}
+    assert [ends[trial]["end"] for trial in range(4)] == ["timed_out", *["completed"] * 3]
+    assert ends[0]["error"]["class"] == "TimeLimit"
+    assert f"limit of {40 / 3600:g} hours for a trial" in printed and "lost and made again" in printed
+    # The hour-glass ran in all sessions: the last one had less than the limit left.
+    last = of(0, tmp_path, "started")[-1]["time"]
+    assert ends[0]["time"] - last < seconds["trial"] - seconds["epoch"] + 5
+    same = {event["final"]["validation/clean_accuracy"] for event in list(ends.values())[1:] if event["final"]}
+    assert len(told(tmp_path, "ended")) == 4 and same
+
+
+def test_a_node_that_is_lost(tmp_path: Path, ray_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # which keeps both nodes on loopback
+    from ray.cluster_utils import Cluster
+
+    study = STUDY.format(title="a lost node", epochs="60", enqueue=(), trials=2, limits="")
+    (tmp_path / "tiny.py").write_text(study)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        node = cluster.add_node(num_cpus=1)
+        driver = sweep(tmp_path, "run", "tiny.py", "--address", cluster.address)
+        wait_until(lambda: of(0, tmp_path, "reported") and of(1, tmp_path, "reported"), driver)
+        raylet = node.all_processes["raylet"][0].process.pid
+        children = Path(f"/proc/{raylet}/task/{raylet}/children").read_text().split()
+        victims = [trial for trial in (0, 1) if str(of(trial, tmp_path, "started")[0]["pid"]) in children]
+        assert len(victims) == 1
+        os.kill(raylet, signal.SIGKILL)
+        printed = ends_well(driver)
+    finally:
+        cluster.shutdown()
+    check_that_nothing_is_doubled(tmp_path, 2)
+    assert [event["end"] for event in told(tmp_path, "ended")] == ["completed"] * 2
+    (lost,) = told(tmp_path, "lost")
+    assert lost["trial"] == victims[0] and lost["error"]["class"] == "NodeDied", lost
+    assert "NodeDied: its node was lost" in printed
