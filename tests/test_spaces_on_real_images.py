@@ -49,10 +49,15 @@ def briefly(study: Study, dataset: dict[str, Any], defense: str) -> TrialConfig:
     config["objective"] = [{"metric": "validation/pgd_1/adversarial_accuracy"}]
     if "attack" in config["defense"]:
         config["defense"]["attack"] = attack
+    if defense == "gradient_regularization":
+        config["precision"] = "float32"  # a CPU without bfloat16 needs minutes to differentiate twice in it
     return validated(TrialConfig, config, defense)
 
 
-@pytest.mark.parametrize("defense", ["standard", "adversarial_training", "trades", "feature_squeezing", "hybrid"])
+@pytest.mark.parametrize(
+    "defense",
+    ["standard", "adversarial_training", "trades", "gradient_regularization", "feature_squeezing", "hybrid"],
+)
 @pytest.mark.parametrize(
     ("space", "dataset"), [("cifar10_resnet18", CIFAR10), ("imagenet_efficientnet_b0", TINY_IMAGENET)]
 )
