@@ -18,7 +18,7 @@ from sweep.alpha_rules import Measurement
 from sweep.attacks import Adversary, Attack, cross_entropy
 from sweep.attacks.base import misclassified, wrong
 from sweep.datasets import Split
-from sweep.models.network import Network, crafting
+from sweep.models.network import Network, View, crafting, viewed
 from sweep.seeding import generator
 from sweep.threat_models import ThreatModel
 
@@ -77,6 +77,20 @@ def evaluate(
                     for label, points in attack.stages(network, images, truth, adversary):
                         robust[label][rows] = ~misclassified(network, points, truth)
     return Verdicts(logits.cpu(), labels.cpu(), {label: held.cpu() for label, held in robust.items()})
+
+
+def naive_accuracy(
+    network: Network, split: Split, attack: Attack, threat_model: ThreatModel, seed: int, name: str
+) -> dict[str, float]:
+    """What an attack that is not adapted to the preprocessing would report, ``<name>/<attack>_naive/...``.
+
+    It is made at full strength on the network's `naive` view (see `Preprocessor.naive`: without BPDA and EOT) and then
+    judged as every attack is, through the preprocessing. It counts nowhere: its distance from the attack's own
+    figure is what the preprocessing hides rather than withstands.
+    """
+    logits = _attacked_logits(network, split, attack, threat_model, threat_model.epsilon, seed, view="naive")
+    robust = ~wrong(predict(network, split), split.labels) & ~wrong(logits, split.labels)
+    return {f"{name}/{attack.label}_naive/adversarial_accuracy": fraction(robust)}
 
 
 def measure(
@@ -141,14 +155,22 @@ def fraction(flags: Tensor) -> float:
 
 
 def _attacked_logits(
-    network: Network, split: Split, attack: Attack, threat_model: ThreatModel, epsilon: float, seed: int
+    network: Network,
+    split: Split,
+    attack: Attack,
+    threat_model: ThreatModel,
+    epsilon: float,
+    seed: int,
+    view: View = "judged",
 ) -> Tensor:
+    """Logits [N, K] under an attack at full strength that differentiates the given view; they are the judged ones."""
     parts = []
     with crafting(network, "eval"):
         for start in range(0, len(split), BATCH):
             rows = slice(start, start + BATCH)
             adversary = _adversary(threat_model, epsilon, seed, attack, start, split.labels.device)
-            points = attack.perturb(network, split.pixels(rows), split.labels[rows], adversary)
+            with viewed(network, view):
+                points = attack.perturb(network, split.pixels(rows), split.labels[rows], adversary)
             with torch.no_grad():
                 parts.append(network(points))
     return torch.cat(parts)

@@ -28,9 +28,15 @@ class Branch:
     per_epoch: float  # gradient evaluations of training, alpha's measurement included
     validation_per_epoch: float  # at most: an example that is broken costs no more
 
+    preparation: float  # gradient evaluations before the first epoch
+
     @property
     def total(self) -> float:
-        return self.per_epoch * self.config.epochs
+        return self.preparation + self.per_epoch * self.config.epochs
+
+    def reaches(self, spent: int) -> int:
+        """The epoch at whose end so many gradient evaluations are spent."""
+        return max(1, math.ceil((spent - self.preparation) / self.per_epoch))
 
 
 @dataclass(frozen=True)
@@ -83,12 +89,20 @@ def _splits(config: TrialConfig, doubts: list[str]) -> Splits | None:
 
 def _branch(study: Study, config: TrialConfig, sizes: tuple[int, int]) -> Branch:
     train, validation = sizes
+    judged = validation * max(config.defense.test_draws, 1)  # every draw costs a pass
     per_epoch = config.defense.gradient_evaluations * train
     measured = config.defense.measurement(0.0)
     if measured:
-        per_epoch += measured[0].gradient_evaluations * validation
-    judges = sum(attack.gradient_evaluations for attack in config.validation_attacks) * validation
-    return Branch(_name(study, config), config, _parameters(study, config), per_epoch, judges / config.validate_every)
+        per_epoch += measured[0].gradient_evaluations * judged
+    judges = sum(attack.gradient_evaluations for attack in config.validation_attacks) * judged
+    return Branch(
+        name=_name(study, config),
+        config=config,
+        parameters=_parameters(study, config),
+        per_epoch=per_epoch,
+        validation_per_epoch=judges / config.validate_every,
+        preparation=config.defense.preparation * train,
+    )
 
 
 def _costliest(branches: list[Branch]) -> list[Branch]:
@@ -122,10 +136,7 @@ def _rungs(rule: Asha, branches: list[Branch], sizes: tuple[int, int] | None) ->
     rungs: list[Rung] = []
     while rule.resource == "epochs" or sizes:
         level = rule.grace_period * rule.reduction_factor ** len(rungs)
-        epochs = {
-            branch.name: math.ceil(level / (branch.per_epoch if rule.resource == "gradient_evaluations" else 1))
-            for branch in branches
-        }
+        epochs = {branch.name: level if rule.resource == "epochs" else branch.reaches(level) for branch in branches}
         within = {branch.name: epochs[branch.name] for branch in branches if epochs[branch.name] < branch.config.epochs}
         if not within:
             break

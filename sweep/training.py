@@ -29,7 +29,7 @@ from sweep.defenses import Clock, Defense, Step
 from sweep.errors import Diverged
 from sweep.evaluation import evaluate, measure
 from sweep.figures import Figures, refuse_non_finite
-from sweep.models.network import Network
+from sweep.models.network import Network, viewed
 from sweep.optimizers import Stepper
 from sweep.resources import peak_memory
 from sweep.schedules import Schedule
@@ -88,7 +88,9 @@ def train(plan: Plan, state: State) -> Iterator[EpochResult]:
         began = time.perf_counter()
         clock = Clock(state.epoch, plan.epochs)
         spent = plan.network.gradient_evaluations
-        with layer_randomness(plan.seed, "layers", clock.epoch):
+        if not state.epoch:
+            plan.network.prepare(plan.train.pixels, len(plan.train))
+        with layer_randomness(plan.seed, "layers", clock.epoch), viewed(plan.network, "training"):
             figures = _epoch(plan, clock, state)
         measurement = _measure(plan, figures)
         trained = plan.network.gradient_evaluations

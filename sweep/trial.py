@@ -20,7 +20,7 @@ from sweep.alpha_rules import Measurement
 from sweep.configuration import TrialConfig
 from sweep.datasets import Split, Splits
 from sweep.errors import CheckpointError
-from sweep.evaluation import Verdicts, confidence, evaluate, mixed_accuracy
+from sweep.evaluation import Verdicts, confidence, evaluate, mixed_accuracy, naive_accuracy
 from sweep.figures import refuse_non_finite
 from sweep.models.batch_norm import split_batch_norm
 from sweep.models.network import Network
@@ -95,6 +95,10 @@ class Trial:
         figures = verdicts.metrics("validation")
         judge = config.validation_attacks[0]
         figures |= confidence(self.network, self.validation, judge, config.threat_model, config.seed, "validation")
+        if self.network.preprocess is not None:
+            figures |= naive_accuracy(
+                self.network, self.validation, judge, config.threat_model, config.seed, "validation"
+            )
         clean, worst = verdicts.clean.double().mean().item(), verdicts.worst_case.double().mean().item()
         figures["validation/worst_case/adversarial_accuracy"] = worst
         figures["validation/worst_case/robustness_gap"] = clean - worst
@@ -219,8 +223,11 @@ def build_network(config: TrialConfig, splits: Splits) -> Network:
         core = config.model.build(splits.channels, splits.size, splits.classes)
     if config.defense.splits_batch_norm:
         core = split_batch_norm(core)
+    with layer_randomness(config.seed, "initialisation", "preprocessing"):
+        preprocess = config.defense.preprocessor(splits.channels)
     mean, std = config.dataset.statistics(splits.channels)
-    return Network(core, mean, std, preprocess=config.defense.preprocess, precision=config.precision)
+    draws, precision = config.defense.test_draws, config.precision
+    return Network(core, mean, std, preprocess=preprocess, draws=draws, seed=config.seed, precision=precision)
 
 
 def _copy(network: Network) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from sweep.alpha_rules import Measurement
 from sweep.attacks import Adversary, Attack, NamedAttack, Objective
 from sweep.attacks.pgd import PGD
 from sweep.models.network import Network, crafting
+from sweep.models.preprocessor import Preprocessor
 from sweep.registry import Component, named
 from sweep.schedules import NamedSchedule
 from sweep.schedules.constant import Constant
@@ -101,9 +102,19 @@ class Defense(Component):
         """Whether batch norm keeps separate statistics for clean and for adversarial batches."""
         return False
 
-    def preprocess(self, images: Tensor) -> Tensor:
-        """Applied before normalisation, in training and under attack; differentiable, or passed straight through."""
-        return images
+    @property
+    def test_draws(self) -> int:
+        """Draws whose mean is a prediction at test, and which every attack goes through; 0 where nothing is random."""
+        return 0
+
+    @property
+    def preparation(self) -> float:
+        """Gradient evaluations per training example spent once, before the first epoch."""
+        return 0.0
+
+    def preprocessor(self, channels: int) -> Preprocessor | None:
+        """What is applied before normalisation, in training and under attack, if anything is."""
+        return None
 
     def epsilon_at(self, clock: Clock, accuracies: Sequence[float]) -> float:
         """The training radius, from the past epochs' adversarial accuracies too. 0 where nothing is attacked."""

@@ -1,23 +1,18 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from sweep.alpha_rules import Measurement
-from sweep.attacks import Adversary, Attack
-from sweep.defenses.base import Clock, Defense, Losses, NamedDefense, Step
-from sweep.defenses.standard import Standard
-from sweep.models.network import Network
+from sweep.defenses.preprocessing import Preprocessing
+from sweep.models.preprocessor import Preprocessor, straight_through
 from sweep.registry import register
 
 
 @register("feature_squeezing")
-class FeatureSqueezing(Defense):
+class FeatureSqueezing(Preprocessing):
     """Fewer bits a pixel and a median filter in front of the network (Xu et al. 2018, section III).
 
     Rounding has no gradient, which hides the network from a naive attack rather than protecting it. So rounding passes
@@ -26,47 +21,31 @@ class FeatureSqueezing(Defense):
 
     bit_depth: int = Field(4, ge=1, le=8, description="bits a pixel after squeezing (1 for MNIST, 4 to 5 for CIFAR-10)")
     median: Literal[1, 2, 3] = Field(1, description="side of the median filter's window in pixels; 1 filters nothing")
-    training: NamedDefense = Field(default=Standard(), description="how the network behind the squeezer is trained")
 
-    @property
-    def gradient_evaluations(self) -> float:
-        return self.training.gradient_evaluations
+    def build(self, channels: int) -> Squeezer:
+        return Squeezer(self.bit_depth, self.median)
 
-    @property
-    def attacks(self) -> tuple[Attack, ...]:
-        return self.training.attacks
 
-    @property
-    def refresh(self) -> Literal["batch", "epoch"]:
-        return self.training.refresh
+class Squeezer(Preprocessor):
+    """Rounds pixels to 2^bit_depth levels, then takes the median of each window."""
 
-    @property
-    def splits_batch_norm(self) -> bool:
-        return self.training.splits_batch_norm
+    def __init__(self, bit_depth: int, median: int) -> None:
+        super().__init__()
+        self.levels = 2**bit_depth - 1
+        self.median = median
 
-    def preprocess(self, images: Tensor) -> Tensor:
-        images = self.training.preprocess(images)
-        levels = 2**self.bit_depth - 1
-        squeezed = images + ((images * levels).round() / levels - images).detach()
-        return median_filter(squeezed, self.median) if self.median > 1 else squeezed
+    def forward(self, images: Tensor) -> Tensor:
+        return self._filtered(straight_through(self._rounded(images), images))
 
-    def loss(self, step: Step) -> Losses:
-        return self.training.loss(step)
+    def naive(self, images: Tensor) -> Tensor:
+        return self._filtered(self._rounded(images))
 
-    def epsilon_at(self, clock: Clock, accuracies: Sequence[float]) -> float:
-        return self.training.epsilon_at(clock, accuracies)
+    def _rounded(self, images: Tensor) -> Tensor:
+        rounded: Tensor = (images * self.levels).round() / self.levels
+        return rounded
 
-    def alpha_at(self, clock: Clock, history: Sequence[Measurement]) -> float:
-        return self.training.alpha_at(clock, history)
-
-    def measurement(self, current_epsilon: float) -> tuple[Attack, float] | None:
-        return self.training.measurement(current_epsilon)
-
-    def order(self, size: int, generator: torch.Generator) -> Tensor:
-        return self.training.order(size, generator)
-
-    def craft(self, network: Network, images: Tensor, labels: Tensor, adversary: Adversary) -> Tensor:
-        return self.training.craft(network, images, labels, adversary)
+    def _filtered(self, images: Tensor) -> Tensor:
+        return median_filter(images, self.median) if self.median > 1 else images
 
 
 def median_filter(images: Tensor, side: int) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sweep.attacks import Adversary, misclassified
 from sweep.attacks.pgd import PGD
 from sweep.defenses import Clock
-from sweep.defenses.feature_squeezing import FeatureSqueezing, median_filter
+from sweep.defenses.feature_squeezing import FeatureSqueezing, Squeezer, median_filter
 from sweep.defenses.hybrid import Hybrid
 from sweep.models.network import Network
 from sweep.threat_models.linf import Linf
@@ -27,14 +27,14 @@ LEVELS_OF_2_BITS = (0.0, 1 / 3, 2 / 3, 1.0)
 )
 def test_bit_depth_by_hand(bit_depth: int, pixels: tuple[float, ...], squeezed: tuple[float, ...]) -> None:
     images = torch.tensor(pixels).view(1, 1, 2, 2)
-    found = FeatureSqueezing(bit_depth=bit_depth).preprocess(images).flatten()
+    found = Squeezer(bit_depth, median=1)(images).flatten()
     assert found.tolist() == pytest.approx(squeezed, abs=1e-6)
 
 
 @pytest.mark.parametrize("bit_depth", range(1, 9))
 def test_bit_depth_leaves_so_many_values_and_eight_bits_are_all(bit_depth: int) -> None:
     images = (torch.arange(256) / 255).view(1, 1, 16, 16)
-    squeezed = FeatureSqueezing(bit_depth=bit_depth).preprocess(images)
+    squeezed = Squeezer(bit_depth, median=1)(images)
     assert len(set((squeezed * 255).round().flatten().tolist())) == 2**bit_depth
     assert (squeezed - images).abs().max() <= 0.5 / (2**bit_depth - 1) + 1e-6
     if bit_depth == 8:
@@ -44,7 +44,7 @@ def test_bit_depth_leaves_so_many_values_and_eight_bits_are_all(bit_depth: int) 
 def test_rounding_passes_gradients_straight_through() -> None:
     images = torch.rand(2, 1, 4, 4).requires_grad_()
     weights = torch.randn(2, 1, 4, 4)
-    (gradient,) = torch.autograd.grad((weights * FeatureSqueezing(bit_depth=3).preprocess(images)).sum(), images)
+    (gradient,) = torch.autograd.grad((weights * Squeezer(3, median=1)(images)).sum(), images)
     assert torch.equal(gradient, weights)
 
 
@@ -105,9 +105,7 @@ def accuracy_under_attack(network: Network) -> tuple[float, float]:
 
 def test_a_naive_attack_is_blinded_by_rounding_and_ours_is_not() -> None:
     naive, hidden = accuracy_under_attack(Network(linear(), [0.0], [1.0], preprocess=rounded))
-    adaptive, seen = accuracy_under_attack(
-        Network(linear(), [0.0], [1.0], preprocess=FeatureSqueezing(bit_depth=4).preprocess)
-    )
+    adaptive, seen = accuracy_under_attack(Network(linear(), [0.0], [1.0], preprocess=Squeezer(4, median=1)))
     assert (naive, hidden) == (1.0, 0.0)
     assert seen > 0.1
     assert adaptive < 0.1
@@ -132,6 +130,5 @@ def test_everything_but_the_pixels_is_the_inner_defense_s() -> None:
 
 def test_squeezers_can_stand_behind_one_another() -> None:
     images = torch.rand(2, 1, 6, 6, generator=torch.Generator().manual_seed(0))
-    inner, outer = FeatureSqueezing(median=3, bit_depth=8), FeatureSqueezing(bit_depth=1)
-    both = FeatureSqueezing(bit_depth=1, training=inner)
-    assert torch.equal(both.preprocess(images), outer.preprocess(inner.preprocess(images)))
+    both = FeatureSqueezing(bit_depth=1, training=FeatureSqueezing(median=3, bit_depth=8)).preprocessor(1)
+    assert torch.equal(both(images), Squeezer(1, median=1)(Squeezer(8, median=3)(images)))
