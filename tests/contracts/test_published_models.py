@@ -1,7 +1,7 @@
 """Our attacks on networks that others published: they reproduce the figures that others measured.
 
 The figures, and where data and weights come from, are in the README of the data folder. Each was measured with a plain
-PGD; ours may differ by two standard errors of a fraction of so many images.
+PGD, or with the authors' own code; ours may differ by two standard errors of a fraction of so many images.
 """
 
 from __future__ import annotations
@@ -19,12 +19,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sweep.attacks import Attack
 from sweep.attacks.cw_pgd import CWPGD
+from sweep.attacks.fab_t import FABT
 from sweep.attacks.pgd import PGD
+from sweep.attacks.square import Square
 from sweep.datasets import Split
 from sweep.evaluation import Verdicts, evaluate, fraction, predict
 from sweep.models.lenet5 import LeNet5
 from sweep.models.network import Network
+from sweep.threat_models import ThreatModel
+from sweep.threat_models.l2 import L2
 from sweep.threat_models.linf import Linf
 
 JUDGED = 1_000
@@ -128,14 +133,38 @@ def test_pgd_20_on_cifar10_reproduces_the_measured_accuracy(published: Published
     assert fraction(verdicts.worst_case) <= min(map(fraction, verdicts.robust.values()))
 
 
+# Measured with the authors' own code (fra31/auto-attack @ a392200) at the same settings, on the first so many images.
+LINF, L2_BALL = Linf(epsilon=2 / 255), L2(epsilon=0.25)
+AUTHORS = [
+    (CROWN[0], FABT(num_steps=10), LINF, 150, 0.4400),
+    (CROWN[1], FABT(num_steps=10), L2_BALL, 150, 0.4533),
+    (CROWN[0], Square(num_queries=300), LINF, 200, 0.6150),
+    (CROWN[1], Square(num_queries=300), L2_BALL, 200, 0.6550),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("published", "attack", "ball", "size", "measured"), AUTHORS, ids=lambda value: getattr(value, "label", None)
+)
+def test_fab_and_square_reproduce_what_their_authors_code_measures(
+    published: Published, attack: Attack, ball: ThreatModel, size: int, measured: float
+) -> None:
+    images = cifar10()
+    judged = Split(images.images[:size], images.labels[:size])
+    verdicts = evaluate(network(published), judged, [attack], ball, seed=0)
+    assert_within_two_standard_errors(fraction(verdicts.robust[attack.label]), measured, size)
+
+
 def attacked_on_cifar10(published: Published) -> Verdicts:
     attacks = [PGD_20, CWPGD(num_steps=20, step_size=0.5 / 255)]
     return evaluate(network(published), cifar10(), attacks, Linf(epsilon=2 / 255), seed=0)
 
 
-def assert_within_two_standard_errors(found: float, measured: float) -> None:
-    nearest = min(max(measured, 1 / JUDGED), 1 - 1 / JUDGED)  # a fraction of 0 would have no error at all
-    assert found == pytest.approx(measured, abs=2 * (nearest * (1 - nearest) / JUDGED) ** 0.5)
+def assert_within_two_standard_errors(found: float, measured: float, size: int = JUDGED) -> None:
+    nearest = min(max(measured, 1 / size), 1 - 1 / size)  # a fraction of 0 would have no error at all
+    assert found == pytest.approx(measured, abs=2 * (nearest * (1 - nearest) / size) ** 0.5)
 
 
 def network(published: Published) -> Network:
