@@ -1,13 +1,17 @@
 """Atomic files: a reader sees the old content or the new, whatever kills the writer.
 
 Tensors are read with `weights_only=True` or safetensors and nothing else: a checkpoint is data, never code.
+torch's reader does not look at the checksums that its writer leaves in the file, so `load` does.
 """
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
 import os
 import tempfile
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,31 +21,37 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from sweep import disk
 from sweep.errors import CheckpointError
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file, bring it to the disk, and put it in `path`'s place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(descriptor)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        temporary.chmod(0o644)
-        _sync(temporary)
-        temporary.replace(path)
-        _sync(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    """Let `write` fill a temporary file, bring it to the disk, and put it in `path`'s place. Raises DiskFullError."""
+    with disk.explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=_temporary(path))
+        os.close(descriptor)
+        temporary = Path(name)
+        try:
+            write(temporary)
+            temporary.chmod(0o644)
+            _sync(temporary)
+            temporary.replace(path)
+            _sync(path.parent)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(content)
+
+    write_atomically(path, write)
 
 
 def write_text(path: Path, text: str) -> None:
-    def write(temporary: Path) -> None:
-        temporary.write_text(text)
-
-    write_atomically(path, write)
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -50,7 +60,9 @@ def write_json(path: Path, value: Any) -> None:
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
     """Write nested dicts and lists of tensors, numbers and text."""
-    write_atomically(path, lambda temporary: torch.save(dict(state), temporary))
+    content = io.BytesIO()  # torch, writing to a file, has no word for a full disk
+    torch.save(dict(state), content)
+    write_bytes(path, content.getbuffer())
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -63,21 +75,22 @@ def load(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"the checkpoint {path} cannot be opened: {error.strerror}") from None
     try:
         with file:
+            if (part := zipfile.ZipFile(file).testzip()) is not None:
+                raise ValueError(f"its part {part} does not match its checksum")
+            file.seek(0)
             state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # damage breaks torch's reader anywhere: IndexError, TypeError, OSError, ...
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(
-            f"{path} is not a checkpoint that can be read ({reason}); delete it to start anew"
-        ) from None
+        raise CheckpointError(f"{path} is not a checkpoint that can be read ({reason})") from None
     if not isinstance(state, dict):
-        raise CheckpointError(f"{path} holds a {type(state).__name__}, not a checkpoint; delete it to start anew")
+        raise CheckpointError(f"{path} holds a {type(state).__name__}, not a checkpoint")
     return state
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
     """Write a network's parameters and buffers as safetensors."""
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    write_atomically(path, lambda temporary: safetensors.torch.save_file(whole, temporary))
+    write_bytes(path, safetensors.torch.save(whole))
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -88,6 +101,22 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"there are no weights at {path}") from None
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is not a safetensors file that can be read ({error})") from None
+
+
+def discard(path: Path) -> None:
+    """Delete a file that `write_atomically` wrote, and what writers that were killed left beside it."""
+    for found in (path, *path.parent.glob(f"{_temporary(path)}*")):
+        found.unlink(missing_ok=True)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a file or folder, so that its name is free and nothing is lost; where it is now."""
+    names = (path.with_name(f"{path.name}.set-aside-{number}") for number in itertools.count(1))
+    return path.rename(next(name for name in names if not name.exists()))
+
+
+def _temporary(path: Path) -> str:
+    return f".{path.name}."
 
 
 def _sync(path: Path) -> None:

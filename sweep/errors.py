@@ -4,6 +4,7 @@
     ├── ConfigurationError    a study, search space or trial configuration; holds every problem found, not the first
     ├── DataError             a dataset that is absent, malformed or of the wrong shape
     ├── CheckpointError       a checkpoint or weight file that cannot be used
+    ├── DiskFullError         a disk without room for what is to be written
     ├── JournalError          a journal line that does not parse: names file and line
     ├── StudyError            a study folder that is absent, taken, or another study's
     └── Diverged              training produced a non-finite loss (a trial's end, not a fault)
@@ -37,6 +38,10 @@ class DataError(SweepError):
 
 class CheckpointError(SweepError):
     """A checkpoint or weight file that cannot be used."""
+
+
+class DiskFullError(SweepError):
+    """A disk that has no room left: whatever ran goes on once there is some."""
 
 
 class JournalError(SweepError):

@@ -1,11 +1,13 @@
 """One trial: the only place where names become objects. Configuration -> components -> training -> figures and weights.
 
 A trial keeps its own folder: `config.json`, `checkpoint.pt` (last and best network, optimizer, figures so far) and,
-when it completes, `best.safetensors`, `last.safetensors` and `metrics.json`. It knows nothing of who runs it.
+when it completes, `best.safetensors`, `last.safetensors` and `metrics.json`. It knows nothing of who runs it. What it
+finds there and cannot use, as a damaged checkpoint or another trial's files, it sets aside, and begins anew.
 """
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -17,7 +19,7 @@ from torch import Tensor
 
 from sweep import checkpoint
 from sweep.alpha_rules import Measurement
-from sweep.configuration import TrialConfig
+from sweep.configuration import TrialConfig, fingerprint
 from sweep.datasets import Split, Splits
 from sweep.errors import CheckpointError
 from sweep.evaluation import Verdicts, confidence, evaluate, mixed_accuracy, naive_accuracy
@@ -30,11 +32,22 @@ from sweep.seeding import layer_randomness
 from sweep.training import EpochResult, Plan, State, train
 from sweep.validity import IMAGES, Subject, Validity, examine
 
+CHECKPOINT = "checkpoint.pt"
 VERDICTS = "verdicts.safetensors"  # booleans [N] by attack, of the test split's examples in the source's order
 
 
 class Trial:
-    """A configuration being trained, from its checkpoint where its folder holds one."""
+    """A configuration being trained, from its checkpoint where its folder holds one.
+
+    `note` is a sentence where the folder held what had to be set aside, else None.
+    """
+
+    network: Network
+    plan: Plan
+    state: State
+    results: list[EpochResult]
+    best: EpochResult | None
+    best_weights: dict[str, Tensor]
 
     def __init__(self, config: TrialConfig, folder: Path | None = None, *, checkpoint_seconds: float = 0.0) -> None:
         torch.set_num_threads(config.threads)
@@ -45,16 +58,12 @@ class Trial:
         reset_peak_memory(self.device)
         splits = config.dataset.load()
         self.validation = splits.validation.to(self.device)
-        self.network = build_network(config, splits).to(self.device)
-        self.plan = self._plan(splits)
-        self.state = State()
-        self.results: list[EpochResult] = []
-        self.best: EpochResult | None = None
-        self.best_weights: dict[str, Tensor] = {}
         self.validity: Validity | None = None  # once finished
+        self.note: str | None = None
         self._saved = time.monotonic()
+        self._begin_anew(splits)
         if folder is not None:
-            self._begin(folder)
+            self._go_on(folder, splits)
 
     def run(self, reported: int = 0) -> Iterator[EpochResult]:
         """The epochs after `reported`: those that a checkpoint already holds, then the rest, trained one by one.
@@ -144,7 +153,7 @@ class Trial:
             return
         self._saved = time.monotonic()
         checkpoint.save(
-            self.folder / "checkpoint.pt",
+            self.folder / CHECKPOINT,
             {
                 "fingerprint": self.config.fingerprint,
                 "network": self.network.state_dict(),
@@ -157,25 +166,38 @@ class Trial:
             },
         )
 
-    def _begin(self, folder: Path) -> None:
-        path = folder / "checkpoint.pt"
+    def _begin_anew(self, splits: Splits) -> None:
+        self.network = build_network(self.config, splits).to(self.device)
+        self.plan = self._plan(splits)
+        self.state = State()
+        self.results = []
+        self.best = None
+        self.best_weights = {}
+
+    def _go_on(self, folder: Path, splits: Splits) -> None:
+        """Take up the folder's checkpoint. What cannot be used is renamed, not deleted: somebody may want to know."""
+        if holds_another(folder, self.config):
+            self.note = f"{folder} held another configuration's files, which are now in {checkpoint.set_aside(folder)}"
+        path = folder / CHECKPOINT
         if path.exists():
-            self._restore(path)
-        else:
-            checkpoint.write_json(folder / "config.json", self.config.to_json())
+            try:
+                return self._restore(path)
+            except CheckpointError as error:
+                self.note = f"{error}; it is now {checkpoint.set_aside(path).name}, and the trial begins anew"
+                self._begin_anew(splits)  # half of it may have been adopted
+        return checkpoint.write_json(folder / "config.json", self.config.to_json())
 
     def _restore(self, path: Path) -> None:
         saved = checkpoint.load(path)
         if saved.get("fingerprint") != self.config.fingerprint:
             raise CheckpointError(
-                f"{path} belongs to another configuration ({saved.get('fingerprint')}, not {self.config.fingerprint}); "
-                "use another folder, or delete it to start anew"
+                f"{path} belongs to another configuration ({saved.get('fingerprint')}, not {self.config.fingerprint})"
             )
         try:
             self._adopt(saved)
         except (KeyError, TypeError, RuntimeError, ValueError, AttributeError) as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise CheckpointError(f"{path} lacks what a checkpoint holds ({reason}); delete it to start anew") from None
+            raise CheckpointError(f"{path} lacks what a checkpoint holds ({reason})") from None
 
     def _adopt(self, saved: dict[str, Any]) -> None:
         self.network.load_state_dict(saved["network"])
@@ -215,6 +237,16 @@ class Trial:
             seed=config.seed,
             device=self.device,
         )
+
+
+def holds_another(folder: Path, config: TrialConfig) -> bool:
+    """Whether a trial of another configuration has worked in the folder."""
+    try:
+        return fingerprint(json.loads((folder / "config.json").read_text())) != config.fingerprint
+    except FileNotFoundError:
+        return False
+    except ValueError:  # not JSON, or NaN in it: nothing that a trial wrote
+        return True
 
 
 def build_network(config: TrialConfig, splits: Splits) -> Network:

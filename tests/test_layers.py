@@ -17,6 +17,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "sweep"
 # unless its modules are named one by one.
 ORDER = [
     "errors",
+    "disk",
     "registry",
     "seeding",
     "threat_models",

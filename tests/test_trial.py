@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from sweep.checkpoint import load_weights
+from sweep.checkpoint import load, load_weights, save
 from sweep.configuration import TrialConfig
-from sweep.errors import CheckpointError, Diverged
+from sweep.errors import Diverged
 from sweep.models.batch_norm import SplitBatchNorm2d
 from sweep.objective import Goal
 from sweep.registry import KINDS, validated
@@ -137,20 +137,67 @@ def test_epochs_without_a_checkpoint_are_trained_again_and_not_told_twice(tmp_pa
     assert Trial(config(epochs=4), tmp_path).state.epoch == 4, "the last epoch is always saved"
 
 
-def test_another_configuration_s_folder_is_refused(tmp_path: Path) -> None:
-    list(islice(Trial(config(), tmp_path).run(), 1))
-    before = (tmp_path / "checkpoint.pt").read_bytes()
-    with pytest.raises(CheckpointError, match="belongs to another configuration"):
-        Trial(config(batch_size=16), tmp_path)
-    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+def test_another_configuration_s_files_are_set_aside_whole(tmp_path: Path) -> None:
+    folder, other = tmp_path / "0007", config(batch_size=16)
+    list(islice(Trial(config(), folder).run(), 1))
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    trial = Trial(other, folder)
+    assert trial.note == f"{folder} held another configuration's files, which are now in {folder}.set-aside-1"
+    assert {path.name: path.read_bytes() for path in (tmp_path / "0007.set-aside-1").iterdir()} == before
+    assert trial.results == [] and json.loads((folder / "config.json").read_text()) == other.to_json()
+    (folder / "config.json").write_text("{")  # nor is what no trial wrote
+    assert "0007.set-aside-2" in str(Trial(other, folder).note)
+    assert Trial(other, folder).note is None
 
 
-def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
-    list(islice(Trial(config(), tmp_path).run(), 1))
-    whole = (tmp_path / "checkpoint.pt").read_bytes()
-    (tmp_path / "checkpoint.pt").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(CheckpointError, match="delete it to start anew"):
-        Trial(config(), tmp_path)
+def damaged(checkpoint: Path, how: str) -> None:
+    whole = bytearray(checkpoint.read_bytes())
+    if how == "garbage":
+        checkpoint.write_bytes(b"\x80\x04 neither a pickle nor an archive")
+    elif how == "truncated":
+        checkpoint.write_bytes(whole[: len(whole) // 2])
+    elif how == "one bit":  # of the weights, which torch's reader would not notice
+        whole[len(whole) // 2] ^= 1
+        checkpoint.write_bytes(whole)
+    else:
+        state = load(checkpoint)
+        changes: dict[str, dict[str, Any]] = {
+            "another configuration's": {"fingerprint": "0" * 12},
+            "of another network": {"network": {}},
+            "another program's": {"results": [{"steps": 1}]},
+        }
+        save(checkpoint, state | changes[how])
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "garbage",
+        "truncated",
+        "one bit",
+        "another configuration's",
+        "of another network",
+        "another program's",
+        "a folder",
+    ],
+)
+def test_a_checkpoint_that_cannot_be_used_is_set_aside_and_the_figures_are_the_same(tmp_path: Path, how: str) -> None:
+    straight = Trial(config())
+    list(straight.run())
+    list(islice(Trial(config(), tmp_path).run(), 2))
+    if how == "a folder":
+        (tmp_path / "checkpoint.pt").unlink()
+        (tmp_path / "checkpoint.pt").mkdir()
+    else:
+        damaged(tmp_path / "checkpoint.pt", how)
+    again = Trial(config(), tmp_path)
+    assert str(tmp_path / "checkpoint.pt") in str(again.note)
+    assert str(again.note).endswith("it is now checkpoint.pt.set-aside-1, and the trial begins anew")
+    assert (tmp_path / "checkpoint.pt.set-aside-1").exists()
+    told = list(again.run(reported=2))
+    assert [result.epoch for result in told] == [3], "what is known is not given twice"
+    assert_same_trial(straight, again)
+    assert Trial(config(), tmp_path).note is None
 
 
 # --- its configuration and its seed

@@ -61,6 +61,8 @@ class Progress:
 
     def hear(self, event: Mapping[str, Any]) -> None:
         """An event was journaled."""
+        if event["event"] == "noted":
+            self.say(f"trial {event['trial']:>4}  {event['text']}")
         if event["event"] == "ended":
             self.say(self._ending(self.ledger.trials[event["trial"]]))
         if event["event"] == "lost":

@@ -25,25 +25,32 @@ def trial(
 
     Example: sweep trial best/ --set optimizer.learning_rate=0.05 --to /tmp/again
     """
+    from sweep.checkpoint import discard
     from sweep.cli import tables
     from sweep.cli.files import known_metrics, with_settings
     from sweep.configuration import TrialConfig
     from sweep.errors import StudyError
     from sweep.exported import load_json
     from sweep.registry import validated
-    from sweep.trial import Trial
+    from sweep.trial import CHECKPOINT, Trial, holds_another
 
     source = config if config.is_dir() else config.parent
     chosen = validated(TrialConfig, with_settings(load_json(config), settings or []), str(config))
     known = known_metrics(source / "metrics.json")  # before anything is written
     if to is not None and any((to / name).exists() for name in ("metrics.json", "model.safetensors")):
         raise StudyError(f"{to} holds a finished trial already; choose another folder")
+    if to is not None and holds_another(to, chosen):
+        raise StudyError(f"{to} holds a trial of another configuration; choose another folder")
     running = Trial(chosen, to)
+    if running.note:
+        typer.secho(running.note, fg="yellow", err=True)
     if running.results:
-        typer.echo(f"going on from epoch {running.results[-1].epoch}, from {to}/checkpoint.pt")
+        typer.echo(f"going on from epoch {running.results[-1].epoch}, from {to}/{CHECKPOINT}")
     for result in running.run():
         tables.show_epoch(chosen, result)
     summary = running.summary(running.finish())
+    if to is not None:
+        discard(to / CHECKPOINT)
     tables.show_summary(summary)
     if known is not None:
         _compare(source, known, summary)

@@ -4,7 +4,8 @@ studies/digits/
     study.json     the study in full, its fingerprint, versions and commit; what its budget was before
     journal.log    every event: the truth
     lock           who runs it now
-    trials/0007/   config.json, checkpoint.pt, metrics.json, best.safetensors, last.safetensors
+    trials/0007/   config.json; checkpoint.pt until the trial ends; once it completed metrics.json, best.safetensors and
+                   last.safetensors; error.txt where it failed
     optuna.log     the Optuna study, rebuilt from the journal (for optuna-dashboard)
     mlflow.db      the MLflow mirror of the journal
     results.parquet
@@ -26,12 +27,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TextIO
 
-from sweep.checkpoint import write_json
+from sweep.checkpoint import discard, write_json
 from sweep.errors import StudyError, unknown
 from sweep.registry import validated
 from sweep.study import Budget, Study, study_from
 from sweep.tracking import journal
-from sweep.tracking.ledger import Ledger
+from sweep.tracking.ledger import Ledger, TrialRecord
+from sweep.trial import CHECKPOINT
 
 PACKAGES = ("robust-sweep", "torch", "torchvision", "ray", "optuna", "mlflow", "numpy", "pyarrow")
 
@@ -141,6 +143,12 @@ class StudyFolder:
 
     def trial(self, number: int) -> Path:
         return self.path / "trials" / f"{number:04d}"
+
+    def clear(self, trial: TrialRecord) -> None:
+        """Delete the checkpoint of a trial that is over: on a large network, most of what a sweep writes. A failed one
+        keeps it: it may be taken up again."""
+        if trial.end not in (None, "failed"):
+            discard(self.trial(trial.number) / CHECKPOINT)
 
     @contextmanager
     def owned(self) -> Iterator[str | None]:

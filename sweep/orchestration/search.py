@@ -18,7 +18,8 @@ from signal import SIGINT, SIGTERM, signal
 from socket import gethostname
 from typing import Any
 
-from sweep.errors import ConfigurationError
+from sweep import disk
+from sweep.errors import ConfigurationError, DiskFullError, JournalError
 from sweep.orchestration.attempts import Attempts, Memory
 from sweep.orchestration.early_stopping import Rungs
 from sweep.orchestration.folder import StudyFolder, versions
@@ -40,6 +41,7 @@ class Search:
         self._fingerprint = self.study.fingerprint
         self.goal = self.study.objective[0]
         self.interrupted = False
+        self.halted: str | None = None  # why no further trial begins: the disk is full
         self.say: Callable[[str], None] = print
         self.ledger = Ledger()
         self.rungs = Rungs(self.study.early_stopping, self.goal) if self.study.early_stopping else None
@@ -53,12 +55,16 @@ class Search:
         self.attempts = Attempts(self.study)
         self.sampler = Sampler(self.study, folder.path, self.ledger, self.ledger.inherited)
         refuse_disagreements(folder.path, self.sampler.disagreements(self.ledger))
+        for trial in self.ledger:
+            self.folder.clear(trial)  # what the last session had no time to delete, or a journal restored from a copy tells
         self._waiting = self.ledger.in_flight
         here = {"host": gethostname(), "pid": getpid(), "versions": versions(), "fingerprint": self._fingerprint}
         self._append("session", session=self.ledger.sessions + 1, **here)
 
     def ask(self) -> Assignment | None:
         """A trial to run: first those that are to be taken up again, then new ones within the budget. None: not now."""
+        if not self.interrupted and (shortage := disk.shortage(self.folder.path)):
+            self._halt(shortage)
         if self.interrupted or self.attempts.on_hold:
             return None
         while self._waiting:
@@ -89,7 +95,7 @@ class Search:
             self._heard_end(trial, message)
             return False
         if "epoch" not in message:
-            self.started(trial.number, message["node"], message["pid"], message["log"])
+            self._heard_of(trial, message)
             return not self.interrupted
         self.attempts.heard(trial.number)
         if message["epoch"] in trial.reports:  # a resumed trial says again what is known
@@ -154,8 +160,13 @@ class Search:
     def close(self) -> None:
         """End the session. Trials in flight stay so, and are taken up when the study is resumed."""
         reason = "finished" if self._is_spent() and not self.ledger.in_flight else "interrupted"
-        self._append("closed", reason=reason)
-        self._journal.close()
+        try:
+            self._append("closed", reason=reason)
+        except JournalError:
+            if not self.halted:
+                raise  # else the disk is full, which was said already, and nothing depends on this event
+        finally:
+            self._journal.close()
 
     @contextmanager
     def graceful(self) -> Iterator[None]:
@@ -208,6 +219,14 @@ class Search:
                 return f"says {said}, where the reports before it make '{verdict[0]}' and {verdict[1]}"
         return None
 
+    def _heard_of(self, trial: TrialRecord, message: Mapping[str, Any]) -> None:
+        if "halted" in message:
+            self._halt(message["halted"])
+        elif "note" in message:
+            self._append("noted", trial=trial.number, text=message["note"])
+        else:
+            self.started(trial.number, message["node"], message["pid"], message["log"])
+
     def _heard_end(self, trial: TrialRecord, message: Mapping[str, Any]) -> None:
         if message["end"] == "out_of_memory":
             self.lost(trial.number, message["error"], memory=message["memory"])
@@ -230,6 +249,12 @@ class Search:
         figures = {"best": self._selected(trial), "final": final, "validity": validity}
         self._append("ended", trial=trial.number, end=end, **figures, error=error)
         self.sampler.tell(trial)
+        self.folder.clear(trial)
+
+    def _halt(self, reason: str) -> None:
+        """Begin no further trial, and let those that run finish their epoch and save, as Ctrl-C does."""
+        self.halted = self.halted or reason
+        self.interrupted = True
 
     def _selected(self, trial: TrialRecord) -> dict[str, Any] | None:
         """The epoch that counts, as the study declares it."""
@@ -279,8 +304,8 @@ class Search:
 def opened(
     folder: StudyFolder, listener: Listener | None = None, say: Callable[[str], None] = print
 ) -> Iterator[Search]:
-    """A search that owns its folder, closed at the end whatever happens."""
-    with folder.owned() as taken_over:
+    """A search that owns its folder, closed at the end whatever happens. Raises DiskFullError where that ended it."""
+    with disk.explained(folder.path), folder.owned() as taken_over:
         if taken_over:
             say(taken_over)
         search = Search(folder, listener)
@@ -293,3 +318,5 @@ def opened(
             search.interrupted = True
         finally:
             search.close()
+        if search.halted:
+            raise DiskFullError(search.halted)

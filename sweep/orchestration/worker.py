@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 
 from sweep.configuration import TrialConfig
-from sweep.errors import Diverged
+from sweep.errors import DiskFullError, Diverged
 from sweep.registry import validated
 from sweep.trial import Trial
 
@@ -39,6 +39,8 @@ def messages(assignment: Assignment) -> Iterator[dict[str, Any]]:
     """A first message, ``{"log"}``; one an epoch, ``{"epoch", "metrics"}``; a last one, ``{"end", "final", "validity",
     "error"}``.
 
+    Before the epochs ``{"note"}``, where something in the trial's folder was set aside; instead of an end ``{"halted"}``,
+    where the disk is full: no fault of the trial's, which goes on when the sweep does.
     Every message says where it comes from. An exception of the trial is its end, not ours: ``failed``, or
     ``out_of_memory``, which has ``"memory"`` beside it: that of the ``gpu`` or of the ``host``.
     """
@@ -47,6 +49,8 @@ def messages(assignment: Assignment) -> Iterator[dict[str, Any]]:
     try:
         config = validated(TrialConfig, assignment.config, f"trial {assignment.number}")
         trial = Trial(config, Path(assignment.folder))
+        if trial.note:
+            yield origin | {"note": trial.note}
         for result in trial.run(assignment.reported):
             yield origin | {"epoch": result.epoch, "metrics": result.metrics}
         final = trial.finish()
@@ -54,6 +58,8 @@ def messages(assignment: Assignment) -> Iterator[dict[str, Any]]:
         yield origin | {"end": "completed", "final": final, "validity": validity, "error": None}
     except Diverged as error:
         yield origin | {"end": "diverged", "final": None, "error": describe(error)}
+    except DiskFullError as error:
+        yield origin | {"halted": str(error)}
     except Exception as error:
         log = _write(Path(assignment.folder) / "error.txt", traceback.format_exc())
         memory = exhausted(error)

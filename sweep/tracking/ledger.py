@@ -5,7 +5,7 @@ session   a sweep began or was resumed          asked     the sampler proposed a
 started   a worker took it up                   reported  it finished an epoch; what early stopping said
 lost      its process died, hung or ran out of memory, and it is to be taken up again
 ended     it is over, and how                   reopened  it had failed, and is to be taken up again by request
-closed    the session ended
+closed    the session ended                     noted     what was met in a trial's folder, in words
 confirmation   the test split was opened for the best few (sweep.analysis.confirm)
 """
 
