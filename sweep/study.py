@@ -14,6 +14,7 @@ from sweep.attacks import NamedAttack
 from sweep.attacks.pgd import PGD
 from sweep.configuration import Checks, OnCollapse, Several, TrialConfig, ambiguous, fingerprint, misjudged, unreported
 from sweep.domains import Choice, Domain, Integer, LogUniform, Uniform
+from sweep.errors import ConfigurationError
 from sweep.objective import AtLeast, AtMost, Goal, Maximize, Minimize
 from sweep.provisions import Asha, Budget, Confirmation, Limits, Resources
 from sweep.registry import Record, build, explained, problems, validated
@@ -127,10 +128,14 @@ class Study(Record):
         """The whole configuration of trial `number`, whose point in the space is `config`."""
         return validated(TrialConfig, self._completed(config, number), f"trial {number}")
 
-    def unchecked_config(self, config: dict[str, Any], number: int) -> dict[str, Any]:
-        """The same as JSON, for a point that makes no valid configuration."""
-        plain: dict[str, Any] = to_jsonable_python(self._completed(config, number))
-        return plain
+    def complete(self, config: dict[str, Any], number: int) -> dict[str, Any]:
+        """The same as JSON, every default written out. Where values, each allowed, do not go together, as it was given:
+        the trial then fails and says so."""
+        try:
+            return self.trial_config(config, number).to_json()
+        except ConfigurationError:
+            plain: dict[str, Any] = to_jsonable_python(self._completed(config, number))
+            return plain
 
     def _completed(self, config: dict[str, Any], number: int) -> dict[str, Any]:
         decided = {

@@ -30,7 +30,8 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sweep.errors import DataError
+from sweep import disk
+from sweep.errors import DataError, DiskFullError
 from sweep.seeding import generator
 
 _FORMAT = 1  # part of every key: raise it when decoding or storing changes what the files hold
@@ -98,11 +99,14 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _explained(folder: Path) -> Iterator[None]:
+    remedy = "set SWEEP_CACHE_DIR to another folder"
     try:
-        yield
+        with disk.explained(folder):
+            yield
+    except DiskFullError as error:
+        raise DiskFullError(f"{error} ({remedy}, where that disk has more)") from error
     except OSError as error:
-        text = f"cannot keep decoded images in {folder}: {error}; set SWEEP_CACHE_DIR to another folder"
-        raise DataError(text) from error
+        raise DataError(f"cannot keep decoded images in {folder}: {error}; {remedy}") from error
 
 
 def _stamp(path: Path) -> tuple[str, int, int]:

@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sweep.errors import StudyError
+from sweep import disk
+from sweep.errors import DiskFullError, StudyError
 from sweep.orchestration.bridge import Bridge
 from sweep.orchestration.search import Search
 from sweep.orchestration.worker import Assignment, messages
@@ -202,14 +203,31 @@ def _cluster(address: str | None) -> Iterator[None]:
             ray_constants.ENABLE_RAY_CLUSTER = False
         # Where the driver is killed, all of this Ray dies with it; its agents would look for the rest for a minute.
         os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "5")
-        ray.init(num_cpus=os.cpu_count(), include_dashboard=False, **quiet)
+        _refuse_a_full_disk()
+        _init(address="local", num_cpus=os.cpu_count(), include_dashboard=False, **quiet)
     else:
-        ray.init(address=address, **quiet)
+        _init(address=address, **quiet)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _init(**settings: Any) -> None:
+    """Start or join Ray. What it says where it cannot is the first line of its error."""
+    try:
+        ray.init(**settings)
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise StudyError(f"Ray cannot be used at address '{settings['address']}': {reason}") from error
+
+
+def _refuse_a_full_disk() -> None:
+    """Ray waits for itself where it cannot write to its own folder."""
+    folder = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
+    if shortage := disk.shortage(folder):
+        raise DiskFullError(f"Ray's folder, {shortage} (RAY_TMPDIR names another folder)")
 
 
 def _largest_node() -> Resources:

@@ -10,7 +10,6 @@ Each call journals first and acts after. What a search knows is what its journal
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from os import getpid
@@ -19,8 +18,9 @@ from socket import gethostname
 from typing import Any
 
 from sweep import disk
-from sweep.errors import ConfigurationError, DiskFullError, JournalError
+from sweep.errors import DiskFullError, JournalError
 from sweep.orchestration.attempts import Attempts, Memory
+from sweep.orchestration.budget import is_spent
 from sweep.orchestration.early_stopping import Rungs
 from sweep.orchestration.folder import StudyFolder, versions
 from sweep.orchestration.restore import contradicted, contradiction, refuse_disagreements
@@ -55,8 +55,8 @@ class Search:
         self.attempts = Attempts(self.study)
         self.sampler = Sampler(self.study, folder.path, self.ledger, self.ledger.inherited)
         refuse_disagreements(folder.path, self.sampler.disagreements(self.ledger))
-        for trial in self.ledger:
-            self.folder.clear(trial)  # what the last session had no time to delete, or a journal restored from a copy tells
+        for trial in self.ledger:  # the last session may have had no time, and a journal may come from a copy
+            self.folder.clear(trial)
         self._waiting = self.ledger.in_flight
         here = {"host": gethostname(), "pid": getpid(), "versions": versions(), "fingerprint": self._fingerprint}
         self._append("session", session=self.ledger.sessions + 1, **here)
@@ -72,11 +72,11 @@ class Search:
             if not trial.is_condemned:
                 return self._assignment(trial)
             self._end(trial, "stopped")  # the last session was killed between the verdict and the end
-        if self._is_spent():
+        if is_spent(self.study, self.ledger):
             return None
         number = len(self.ledger.trials)
         config, params, attributes = self.sampler.ask(number)
-        complete = self._complete(config, number)
+        complete = self.study.complete(config, number)
         origin = "enqueued" if number < len(self.study.enqueue) else "sampler"
         self._append("asked", trial=number, config=complete, params=params, origin=origin, attributes=attributes)
         return self._assignment(self.ledger.trials[number])
@@ -84,7 +84,7 @@ class Search:
     @property
     def is_over(self) -> bool:
         """No trial begins any more, whatever becomes of those that run."""
-        return self.interrupted or (self._is_spent() and not self.ledger.in_flight)
+        return self.interrupted or (is_spent(self.study, self.ledger) and not self.ledger.in_flight)
 
     def hear(self, message: Mapping[str, Any]) -> bool:
         """Take a trial's message. False: the trial is to stop, because it ended or early stopping says so."""
@@ -159,7 +159,7 @@ class Search:
 
     def close(self) -> None:
         """End the session. Trials in flight stay so, and are taken up when the study is resumed."""
-        reason = "finished" if self._is_spent() and not self.ledger.in_flight else "interrupted"
+        reason = "finished" if is_spent(self.study, self.ledger) and not self.ledger.in_flight else "interrupted"
         try:
             self._append("closed", reason=reason)
         except JournalError:
@@ -246,7 +246,7 @@ class Search:
         self.attempts.over(trial.number)
         if error and end != "diverged":
             error = trial.place | error
-        figures = {"best": self._selected(trial), "final": final, "validity": validity}
+        figures = {"best": trial.selected(self.study.select, self.goal), "final": final, "validity": validity}
         self._append("ended", trial=trial.number, end=end, **figures, error=error)
         self.sampler.tell(trial)
         self.folder.clear(trial)
@@ -256,36 +256,10 @@ class Search:
         self.halted = self.halted or reason
         self.interrupted = True
 
-    def _selected(self, trial: TrialRecord) -> dict[str, Any] | None:
-        """The epoch that counts, as the study declares it."""
-        if self.study.select == "last" and trial.reports:
-            return {"epoch": trial.epoch, "metrics": trial.reports[trial.epoch]}
-        best = trial.best_report(self.goal)
-        return {"epoch": best[0], "metrics": best[1]} if best else None
-
     def _assignment(self, trial: TrialRecord) -> Assignment:
         folder = self.folder.trial(trial.number).absolute()  # workers may stand in another folder
         self.attempts.assigned(trial)
         return Assignment(trial.number, trial.config, str(folder), trial.epoch, trial.share)
-
-    def _complete(self, config: dict[str, Any], number: int) -> dict[str, Any]:
-        """The whole configuration. Where values, each allowed, do not go together, the trial fails and says so."""
-        try:
-            return self.study.trial_config(config, number).to_json()
-        except ConfigurationError:
-            return self.study.unchecked_config(config, number)
-
-    def _is_spent(self) -> bool:
-        budget = self.study.budget
-        limits = [len(self.ledger.trials) >= budget.trials]
-        if self.study.sampler == "grid":
-            points = {json.dumps(trial.params, sort_keys=True) for trial in self.ledger}
-            limits.append(len(points) >= self.study.space.size)
-        if budget.gradient_evaluations is not None:
-            limits.append(self.ledger.gradient_evaluations >= budget.gradient_evaluations)
-        if budget.hours is not None:
-            limits.append(self.ledger.hours >= budget.hours)
-        return any(limits)
 
     def _append(self, event: str, **fields: Any) -> None:
         self._apply(written := self._journal.append(event, **fields))

@@ -39,7 +39,7 @@ def messages(assignment: Assignment) -> Iterator[dict[str, Any]]:
     """A first message, ``{"log"}``; one an epoch, ``{"epoch", "metrics"}``; a last one, ``{"end", "final", "validity",
     "error"}``.
 
-    Before the epochs ``{"note"}``, where something in the trial's folder was set aside; instead of an end ``{"halted"}``,
+    Before the epochs ``{"note"}`` where something in the trial's folder was set aside; instead of an end ``{"halted"}``
     where the disk is full: no fault of the trial's, which goes on when the sweep does.
     Every message says where it comes from. An exception of the trial is its end, not ours: ``failed``, or
     ``out_of_memory``, which has ``"memory"`` beside it: that of the ``gpu`` or of the ``host``.

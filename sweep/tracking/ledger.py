@@ -79,6 +79,13 @@ class TrialRecord:
             return WORST
         return goal.rank(self.best["metrics"])
 
+    def selected(self, select: Literal["best", "last"], goal: Goal) -> dict[str, Any] | None:
+        """The epoch that counts, as the study declares it, and its metrics."""
+        if select == "last" and self.reports:
+            return {"epoch": self.epoch, "metrics": self.reports[self.epoch]}
+        best = self.best_report(goal)
+        return {"epoch": best[0], "metrics": best[1]} if best else None
+
     def best_report(self, goal: Goal) -> tuple[int, dict[str, float]] | None:
         """The best epoch so far and its metrics."""
         ranked = max(self.reports.items(), key=lambda item: goal.rank(item[1]), default=None)
