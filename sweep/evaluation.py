@@ -73,7 +73,7 @@ def evaluate(
                 rows = start + clean[start : start + BATCH].nonzero().squeeze(1)
                 if len(rows):
                     images, truth = split.pixels(rows), labels[rows]
-                    adversary = _adversary(threat_model, threat_model.epsilon, seed, attack, start, images.device)
+                    adversary = adversary_of(threat_model, threat_model.epsilon, seed, attack, start, images.device)
                     for label, points in attack.stages(network, images, truth, adversary):
                         robust[label][rows] = ~misclassified(network, points, truth)
     return Verdicts(logits.cpu(), labels.cpu(), {label: held.cpu() for label, held in robust.items()})
@@ -168,7 +168,7 @@ def _attacked_logits(
     with crafting(network, "eval"):
         for start in range(0, len(split), BATCH):
             rows = slice(start, start + BATCH)
-            adversary = _adversary(threat_model, epsilon, seed, attack, start, split.labels.device)
+            adversary = adversary_of(threat_model, epsilon, seed, attack, start, split.labels.device)
             with viewed(network, view):
                 points = attack.perturb(network, split.pixels(rows), split.labels[rows], adversary)
             with torch.no_grad():
@@ -176,7 +176,8 @@ def _attacked_logits(
     return torch.cat(parts)
 
 
-def _adversary(
+def adversary_of(
     threat_model: ThreatModel, epsilon: float, seed: int, attack: Attack, start: int, device: torch.device
 ) -> Adversary:
+    """Who attacks the batch that begins at `start`, with a random stream of its own."""
     return Adversary(threat_model, epsilon, generator(seed, "evaluation", attack.label, start, device=device))

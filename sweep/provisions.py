@@ -74,4 +74,5 @@ class Confirmation(Record):
     )
     baselines: int = Field(ge=0, description="how many of the last candidates are baselines rather than winners")
     seeds: int = Field(ge=1, le=1_000, description="trainings of each candidate")
+    raced: int = Field(0, ge=0, description="how many raced, on validation, for being candidates; 0: the search chose")
     attacks: Annotated[tuple[NamedAttack, ...], Several] = Field(min_length=1, description="on the test split")

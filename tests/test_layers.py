@@ -33,6 +33,7 @@ ORDER = [
     "domains",
     "evaluation",
     "transfer",
+    "racing",
     "figures",
     "resources",
     "checkpoint",

@@ -10,21 +10,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
 from sweep.analysis.statistics import Comparison, Interval, Verdicts, analyse
+from sweep.attacks import NamedAttack
 from sweep.checkpoint import load_weights
+from sweep.configuration import Several, TrialConfig
 from sweep.errors import StudyError
 from sweep.orchestration.folder import StudyFolder
 from sweep.provisions import Confirmation
-from sweep.registry import validated
+from sweep.racing import Contender, race
+from sweep.registry import Record, validated
 from sweep.seeding import derive
 from sweep.study import DECIDED_BY_STUDY, Study, study_from
 from sweep.tracking.journal import Journal
 from sweep.tracking.ledger import Ledger, TrialRecord
-from sweep.trial import VERDICTS
+from sweep.trial import VERDICTS, load_network
 
 SUFFIX = "-confirmation"
 
@@ -50,13 +54,19 @@ class Confirmed:
 
 
 def select(
-    study: Study, ledger: Ledger, *, top: int, seeds: int, attacks: Sequence[Any], baselines: bool
+    folder: StudyFolder, *, top: int, seeds: int, attacks: Sequence[Any], baselines: bool, raced: int = 0
 ) -> Confirmation:
-    """The best `top` trials; as baselines, of each other defense, the first completed trial that the study enqueued."""
+    """The best `top` trials; as baselines, of each other defense, the first completed trial that the study enqueued.
+
+    With `raced`, the best are not those of the search's attack: the best so many by that one race under the attacks
+    given here, on the validation split.
+    """
+    study, ledger = folder.study(), folder.ledger()
     goal = study.objective[0]
-    winners = [trial for trial in ledger.ranked(goal) if trial.rank(goal)[0] == 1][:top]
+    winners = [trial for trial in ledger.ranked(goal) if trial.rank(goal)[0] == 1]
     if not winners:
         raise StudyError(f"{study.name} has nothing to confirm: no completed trial keeps the objective's bounds")
+    winners = _raced(folder, winners[:raced], attacks, top) if raced else winners[:top]
     known = {trial.defense for trial in winners}
     others: list[TrialRecord] = []
     for trial in ledger if baselines else ():
@@ -71,6 +81,7 @@ def select(
         "values": [trial.best["metrics"][goal.metric] for trial in chosen if trial.best],
         "baselines": len(others),
         "seeds": seeds,
+        "raced": raced,
         "attacks": [study.search_attack, *attacks],
     }
     return validated(Confirmation, selection, "the confirmation")
@@ -111,6 +122,22 @@ def outcome(folder: StudyFolder) -> list[Confirmed]:
         candidate.summed_up(study.objective[0].metric, spread, comparison)
         for candidate, spread, comparison in zip(found, intervals, [None, *comparisons], strict=True)
     ]
+
+
+def _raced(folder: StudyFolder, trials: Sequence[TrialRecord], attacks: Sequence[Any], top: int) -> list[TrialRecord]:
+    """The best `top` of these under the attacks, on the validation split, by an exact race of their networks."""
+    named = validated(_Attacks, {"attacks": attacks}, "the race").attacks
+    contenders = []
+    for trial in trials:
+        config = validated(TrialConfig, trial.config, f"trial {trial.number}")
+        weights = "best" if config.select == "best" else "last"
+        network, splits = load_network(config, folder.trial(trial.number) / f"{weights}.safetensors")
+        contenders.append(Contender(network, splits.validation, named, config.threat_model, config.seed))
+    return [trials[place] for place in race(contenders, top)]
+
+
+class _Attacks(Record):
+    attacks: Annotated[tuple[NamedAttack, ...], Several] = Field(min_length=1)
 
 
 class _Candidate:

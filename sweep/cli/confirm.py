@@ -9,7 +9,7 @@ import typer
 
 from sweep.cli.inspect import DEFAULT_STUDIES, Studies
 from sweep.cli.run import Address, InProcess, search_in
-from sweep.cli.tracking import TrackingUri, refuse_unusable
+from sweep.cli.tracking import TrackingUri
 
 
 def confirm(
@@ -20,6 +20,10 @@ def confirm(
         list[str] | None,
         typer.Option("--attack", help="Attack on the test split: a name, or JSON; repeatable. Default: auto_attack."),
     ] = None,
+    raced: Annotated[
+        int,
+        typer.Option("--race", min=0, help="Choose these from so many best, by a race under the attack on validation."),
+    ] = 0,
     baselines: Annotated[
         bool, typer.Option(help="Also the first enqueued trial of every defense that is not among the best.")
     ] = True,
@@ -42,8 +46,7 @@ def confirm(
 
     searched = StudyFolder.find(studies, study)
     attacks = [_named(text) for text in attack or ["auto_attack"]]
-    selection = select(searched.study(), searched.ledger(), top=top, seeds=seeds, attacks=attacks, baselines=baselines)
-    refuse_unusable(tracking_uri, searched.study().name)  # before the test split is opened
+    selection = select(searched, top=top, seeds=seeds, attacks=attacks, baselines=baselines, raced=raced)
     search_in(begin(searched, selection, again=again), address, tracking_uri, in_process)
 
 

@@ -7,13 +7,18 @@ import pytest
 from tiny_study import complete, events, searching, tiny
 
 from sweep.analysis.confirm import begin, outcome, select
+from sweep.attacks.pgd import PGD
 from sweep.cli.verdict import verdict
+from sweep.configuration import TrialConfig
 from sweep.errors import ConfigurationError, StudyError
+from sweep.evaluation import evaluate
 from sweep.orchestration import in_process
 from sweep.orchestration.folder import StudyFolder
 from sweep.orchestration.search import opened
 from sweep.provisions import Confirmation
+from sweep.registry import validated
 from sweep.study import Study
+from sweep.trial import load_network
 
 BASELINE = {"defense": "standard", "optimizer": {"learning_rate": 0.05}}
 
@@ -32,7 +37,7 @@ def study() -> Study:
 
 
 def selection(folder: StudyFolder, top: int = 1, seeds: int = 2, attack: str = "fgsm") -> Confirmation:
-    return select(folder.study(), folder.ledger(), top=top, seeds=seeds, attacks=[attack], baselines=True)
+    return select(folder, top=top, seeds=seeds, attacks=[attack], baselines=True)
 
 
 def confirmed(root: Path) -> StudyFolder:
@@ -99,6 +104,23 @@ def test_openings_do_not_count_as_time_of_the_search(tmp_path: Path) -> None:
     before = folder.ledger().hours
     begin(folder, selection(folder), again=False)
     assert folder.ledger().hours == before
+
+
+def test_a_race_under_a_stronger_attack_chooses_the_candidates(tmp_path: Path) -> None:
+    """Three real trials, each called best by the search in turn; the race looks at what their networks withstand."""
+    with searching(tmp_path, study()) as search:
+        in_process.run(search)
+    folder = StudyFolder.find(tmp_path, "tiny")
+    pgd = {"name": "pgd", "num_steps": 10}
+    chosen = select(folder, top=1, seeds=1, attacks=[pgd], baselines=False, raced=4)
+    reached = {}
+    for trial in folder.ledger():
+        config = validated(TrialConfig, trial.config, "a trial")
+        network, splits = load_network(config, folder.trial(trial.number) / "best.safetensors")
+        verdicts = evaluate(network, splits.validation, [PGD(num_steps=10)], config.threat_model, config.seed)
+        reached[trial.number] = verdicts.worst_case.double().mean().item()
+    assert reached[chosen.trials[0]] == max(reached.values())
+    assert chosen.raced == 4
 
 
 def test_mistakes_in_the_attack_are_told(tmp_path: Path) -> None:
