@@ -22,8 +22,12 @@ def load_network(folder: Path, splits: Splits) -> Network:
     classes must be its own.
     """
     config = validated(TrialConfig, load_json(folder), str(folder / "config.json"))
+    return restored(config, splits, folder / "model.safetensors")
+
+
+def restored(config: TrialConfig, splits: Splits, weights: Path) -> Network:
+    """The configuration's network with the weights in a file, in evaluation mode. Raises CheckpointError."""
     network = build_network(config, splits)
-    weights = folder / "model.safetensors"
     try:
         network.load_state_dict(load_weights(weights))
     except RuntimeError as error:

@@ -262,16 +262,5 @@ def build_network(config: TrialConfig, splits: Splits) -> Network:
     return Network(core, mean, std, preprocess=preprocess, draws=draws, seed=config.seed, precision=precision)
 
 
-def load_network(config: TrialConfig, weights: Path) -> tuple[Network, Splits]:
-    """A finished trial's network, in evaluation mode on the configuration's device, and the data it was trained on."""
-    splits = config.dataset.load()
-    network = build_network(config, splits)
-    try:
-        network.load_state_dict(checkpoint.load_weights(weights))
-    except RuntimeError as error:
-        raise CheckpointError(f"{weights} holds another network's weights: {str(error).splitlines()[0]}") from None
-    return network.to(choose_device(config.device)).eval(), splits
-
-
 def _copy(network: Network) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}

@@ -20,6 +20,7 @@ from sweep.attacks import NamedAttack
 from sweep.checkpoint import load_weights
 from sweep.configuration import Several, TrialConfig
 from sweep.errors import StudyError
+from sweep.exported import restored
 from sweep.orchestration.folder import StudyFolder
 from sweep.provisions import Confirmation
 from sweep.racing import Contender, race
@@ -28,9 +29,11 @@ from sweep.seeding import derive
 from sweep.study import DECIDED_BY_STUDY, Study, study_from
 from sweep.tracking.journal import Journal
 from sweep.tracking.ledger import Ledger, TrialRecord
-from sweep.trial import VERDICTS, load_network
+from sweep.trial import VERDICTS
 
 SUFFIX = "-confirmation"
+SURE = 0.05  # a corrected p-value below this is called a difference
+_UNASKED: dict[str, Any] = {"suspect": []}
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Confirmed:
     test: dict[str, float]  # means over seeds, by metric
     worst_case: Interval  # on the test split, under every attack
     ends: tuple[str, ...]  # of its trainings
+    suspect: tuple[str, ...]  # the validity checks that any of its networks failed
     comparison: Comparison | None  # the search's best less this one; None for the best itself
 
     @property
@@ -124,6 +128,42 @@ def outcome(folder: StudyFolder) -> list[Confirmed]:
     ]
 
 
+def verdict(found: Sequence[Confirmed]) -> list[str]:
+    """What may be said, in words."""
+    if not found:
+        return ["no training completed: nothing can be said"]
+    best, others = found[0], [one for one in found[1:] if one.comparison]
+    sentences = [
+        f"trial {best.number} ({best.defense}), the search's best: {spread(best.worst_case)} under every attack; "
+        f"the search had said {best.searched:.3f}"
+    ]
+    lists: dict[str, list[str]] = {"better than": [], "worse than": [], "no difference shown from": []}
+    for one in others:
+        assert one.comparison is not None
+        gap = one.comparison.difference.mean
+        how = (
+            "no difference shown from" if one.comparison.p_holm >= SURE else "better than" if gap > 0 else "worse than"
+        )
+        lists[how].append(f"trial {one.number} ({one.defense}, {-gap:+.3f})")
+    sentences += [f"{how} {', '.join(names)}" for how, names in lists.items() if names]
+    for one in found:
+        if one.suspect:
+            sentences.append(
+                f"trial {one.number} cannot be believed: it failed {', '.join(one.suspect)} (docs/validity.md)"
+            )
+        missing = [end for end in one.ends if end != "completed"]
+        if missing:
+            sentences.append(
+                f"trial {one.number}: {len(missing)} of {len(one.ends)} trainings {', '.join(sorted(missing))}"
+            )
+    return sentences
+
+
+def spread(interval: Interval) -> str:
+    """A mean and its interval as text."""
+    return f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+
+
 def _raced(folder: StudyFolder, trials: Sequence[TrialRecord], attacks: Sequence[Any], top: int) -> list[TrialRecord]:
     """The best `top` of these under the attacks, on the validation split, by an exact race of their networks."""
     named = validated(_Attacks, {"attacks": attacks}, "the race").attacks
@@ -131,7 +171,8 @@ def _raced(folder: StudyFolder, trials: Sequence[TrialRecord], attacks: Sequence
     for trial in trials:
         config = validated(TrialConfig, trial.config, f"trial {trial.number}")
         weights = "best" if config.select == "best" else "last"
-        network, splits = load_network(config, folder.trial(trial.number) / f"{weights}.safetensors")
+        splits = config.dataset.load()
+        network = restored(config, splits, folder.trial(trial.number) / f"{weights}.safetensors")
         contenders.append(Contender(network, splits.validation, named, config.threat_model, config.seed))
     return [trials[place] for place in race(contenders, top)]
 
@@ -165,6 +206,7 @@ class _Candidate:
             test=_means([trial.final for trial in self.completed], "test/"),
             worst_case=worst_case,
             ends=tuple(trial.end or "running" for trial in self.trainings),
+            suspect=tuple(sorted({name for one in self.completed for name in (one.validity or _UNASKED)["suspect"]})),
             comparison=comparison,
         )
 
@@ -180,6 +222,7 @@ def _confirming(study: Study, ledger: Ledger, confirmation: Confirmation, name: 
         "budget": {"trials": len(points) * confirmation.seeds},
         "early_stopping": None,
         "sampler": "random",
+        "validity": "full",
         "seed": derive(study.seed, name) % 2**31,
     }
     return study_from(study.to_json() | changes, name)

@@ -6,19 +6,18 @@ import numpy as np
 import pytest
 from tiny_study import complete, events, searching, tiny
 
-from sweep.analysis.confirm import begin, outcome, select
+from sweep.analysis.confirm import begin, outcome, select, verdict
 from sweep.attacks.pgd import PGD
-from sweep.cli.verdict import verdict
 from sweep.configuration import TrialConfig
 from sweep.errors import ConfigurationError, StudyError
 from sweep.evaluation import evaluate
+from sweep.exported import restored
 from sweep.orchestration import in_process
 from sweep.orchestration.folder import StudyFolder
 from sweep.orchestration.search import opened
 from sweep.provisions import Confirmation
 from sweep.registry import validated
 from sweep.study import Study
-from sweep.trial import load_network
 
 BASELINE = {"defense": "standard", "optimizer": {"learning_rate": 0.05}}
 
@@ -116,7 +115,8 @@ def test_a_race_under_a_stronger_attack_chooses_the_candidates(tmp_path: Path) -
     reached = {}
     for trial in folder.ledger():
         config = validated(TrialConfig, trial.config, "a trial")
-        network, splits = load_network(config, folder.trial(trial.number) / "best.safetensors")
+        splits = config.dataset.load()
+        network = restored(config, splits, folder.trial(trial.number) / "best.safetensors")
         verdicts = evaluate(network, splits.validation, [PGD(num_steps=10)], config.threat_model, config.seed)
         reached[trial.number] = verdicts.worst_case.double().mean().item()
     assert reached[chosen.trials[0]] == max(reached.values())
