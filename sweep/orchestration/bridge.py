@@ -10,7 +10,6 @@ from typing import Any
 
 from sweep.orchestration.attempts import Memory
 from sweep.orchestration.search import Search
-from sweep.orchestration.worker import describe
 
 Error = dict[str, str]
 DIED = {"class": "WorkerDied", "message": "its process was killed, or crashed (what it wrote before is in its log)"}
@@ -62,9 +61,9 @@ class Bridge:
         self._deaths |= late
         return set(late)
 
-    def died(self, trial_id: str, error: BaseException | None) -> None:
-        """A trial's process died."""
-        self._deaths.setdefault(trial_id, death(error))
+    def died(self, trial_id: str, text: str) -> None:
+        """A trial's process died, of what Ray says in `text`."""
+        self._deaths.setdefault(trial_id, death(text))
 
     def lost(self, trial_id: str) -> None:
         """The trial's process will not be replaced by Tune."""
@@ -106,14 +105,13 @@ class Bridge:
             self.search.interrupted = True
 
 
-def death(error: BaseException | None) -> Error:
+def death(text: str) -> Error:
     """What Ray tells of a dead process, at length and with its numbers, as a line that is the same for equal deaths."""
-    text = str(error)
     if "low on memory" in text:
         return KILLED_FOR_MEMORY
-    if getattr(error, "actor_init_failed", False):
-        name, _, message = text.strip().splitlines()[-1].partition(": ")
-        return {"class": name.rpartition(".")[2], "message": message}
-    if "node has died" in text or "NODE_DIED" in text:
+    if "node has died" in text:
         return NODE_DIED
-    return DIED if error is None or "actor died" in text else describe(error)
+    if "actor died" in text and "its creation task" not in text:
+        return DIED
+    name, _, message = (text.strip().splitlines() or [""])[-1].partition(": ")
+    return {"class": name.rpartition(".")[2], "message": message} if message else DIED

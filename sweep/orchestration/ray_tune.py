@@ -35,6 +35,7 @@ SETTINGS = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # a trial that fails at once reports no metric
     "TUNE_FORCE_TRIAL_CLEANUP_S": "30",
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",  # Tune's snapshots: the journal is the record
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # at length; the journal has them as a line
     "TUNE_WARN_THRESHOLD_S": "5",
 }
 for name, value in SETTINGS.items():
@@ -120,7 +121,7 @@ class EarlyStoppingAdaptor(FIFOScheduler):  # type: ignore[misc]  # ray has no t
 
     def on_trial_error(self, controller: Any, trial: TuneTrial) -> None:
         """A process died. Tune calls this also where it then restarts the trial itself, as it does after preemption."""
-        self.bridge.died(trial.trial_id, trial.get_error())
+        self.bridge.died(trial.trial_id, Path(trial.error_file).read_text() if trial.error_file else "")
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # as above
@@ -208,6 +209,7 @@ def _cluster(address: str | None) -> Iterator[None]:
     else:
         _init(address=address, **quiet)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # takes a trial that was taken up again for failed
     try:
         yield
     finally:

@@ -222,6 +222,6 @@ def test_what_goes_wrong_in_the_search_ends_the_sweep_in_order_and_is_told(tmp_p
         assert bridge.hear("a", {"message": json.dumps(message), "last": False}) is False
         assert isinstance(bridge.failure, JournalError)
         assert bridge.ask("b") is None
-        bridge.died("a", None)
+        bridge.died("a", "")
         bridge.lost("a")
         assert search.ledger.trials[0].end is None

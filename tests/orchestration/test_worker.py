@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tiny_study import METRIC, tiny
 
-from sweep.orchestration.worker import LONGEST_MESSAGE, Assignment, describe, messages
+from sweep.orchestration.worker import LONGEST_MESSAGE, Assignment, describe, exhausted, messages
 
 
 def assignment(folder: Path, reported: int = 0, **changes: Any) -> Assignment:
@@ -99,3 +102,35 @@ def test_an_error_is_one_line_of_readable_length() -> None:
 def test_an_assignment_is_plain_data() -> None:
     given = Assignment(3, {"epochs": 2}, "folder", 1)
     assert Assignment(**json.loads(json.dumps(given.to_json()))) == given
+
+
+EXHAUSTED = """
+import json, resource, sys
+from sweep.orchestration.worker import Assignment, messages
+
+said = messages(Assignment(**json.loads(sys.argv[1])))
+next(said)
+pages = int(open("/proc/self/statm").read().split()[0])
+limit = pages * resource.getpagesize() + 200 * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+print(json.dumps(list(said)))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits a process's memory as Linux does")
+def test_a_trial_that_runs_out_of_memory_says_whose(tmp_path: Path) -> None:
+    large = {"name": "small_cnn", "width": 1024}  # 600 MB
+    given = json.dumps(assignment(tmp_path, model=large).to_json())
+    command = [sys.executable, "-c", EXHAUSTED, given]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    (last,) = json.loads(process.stdout)
+    assert (last["end"], last["memory"], last["final"]) == ("out_of_memory", "host", None)
+    assert "memory" in last["error"]["message"] and Path(last["error"]["log"]).is_file()
+
+
+def test_whose_memory_ran_out_is_told_by_the_error() -> None:
+    assert exhausted(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")) == "gpu"
+    assert exhausted(MemoryError()) == "host" and exhausted(RuntimeError("no memory of that")) is None
+    with pytest.raises(RuntimeError) as torchs:
+        torch.empty(10**15)
+    assert exhausted(torchs.value) == "host"
