@@ -33,7 +33,7 @@ from sweep.tracking.journal import read
 
 STUDY_FILE = Path(__file__).with_name("faults_study.py")
 KINDS = ("driver", "worker", "node", "server")
-LONGEST_PAUSE = 12.0  # seconds between two kills, drawn evenly from 0 on
+LONGEST_PAUSE = 20.0  # seconds between two kills, drawn evenly from 0 on
 PATIENCE = 600.0  # seconds for the sweep to end once nothing is killed any more
 SWEEP = [sys.executable, "-c", "from sweep.cli import main; main()"]
 RAY = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=1", "--disable-usage-stats"]

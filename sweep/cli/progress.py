@@ -17,6 +17,7 @@ from sweep.study import Study
 from sweep.tracking.ledger import ENDS, Ledger, TrialRecord, readable
 
 PLAIN_EVERY = 30.0  # seconds between summaries where there is no terminal
+DRAWN_EVERY = 0.25  # seconds between pictures where there is one: long studies have many trials to count
 
 
 class Progress:
@@ -68,11 +69,13 @@ class Progress:
         if event["event"] == "lost":
             trial = self.ledger.trials[event["trial"]]
             self.say(self._line(trial, "lost", f"{readable(event['error'])}; to be taken up again"))
+        if time.monotonic() - self._said < (DRAWN_EVERY if self._live else PLAIN_EVERY):
+            return
         if self._live:
             self._live.update(self._picture())
-        elif time.monotonic() - self._said > PLAIN_EVERY:
-            self._said = time.monotonic()
+        else:
             self.say(self._summary())
+        self._said = time.monotonic()
 
     def _picture(self) -> Group:
         lines = [Text(self._summary(), style="bold"), Text(self._best())]
