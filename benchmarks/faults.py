@@ -159,8 +159,7 @@ def torment(machines: Machines, kills: int, chance: random.Random) -> tuple[list
         while (pid := machines.victim(kind)) is None:
             _keep_alive(machines, 0.2)
         snapshots.append(_journal(machines))
-        with suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL) if kind in ("driver", "server") else os.kill(pid, signal.SIGKILL)
+        _kill(pid, with_children=kind in ("driver", "server"))
         killed[kind] += 1
         print(f"kill {number}: {kind} {pid}, {snapshots[-1].count(b'event')} events in the journal", flush=True)
         if kind == "server":
@@ -171,6 +170,15 @@ def torment(machines: Machines, kills: int, chance: random.Random) -> tuple[list
         if time.monotonic() > deadline:
             sys.exit(f"the sweep did not end; look into {machines.folder}/log.txt")
     return snapshots, killed
+
+
+def _kill(pid: int, with_children: bool) -> None:
+    """SIGKILL, and wait until the process is gone, or lies there for its parent to bury."""
+    with suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL) if with_children else os.kill(pid, signal.SIGKILL)
+    with suppress(OSError):
+        while Path("/proc", str(pid), "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z":
+            time.sleep(0.01)
 
 
 def _keep_alive(machines: Machines, seconds: float, but: str = "", extend: bool = True) -> None:

@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweep.objective import Goal, Rank
 
-LATEST = 250  # finished trials that a model is made from, beside the best ones
+LATEST = 150  # finished trials that a model is made from, beside the best ones
 BEST = 50  # of each goal; TPE's good ones are 25 at most
 
 

@@ -11,17 +11,41 @@ confirmation   the test split was opened for the best few (sweep.analysis.confir
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from sys import intern  # the names of metrics, which each event of the journal would bring anew
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from sweep.objective import WORST, Goal, Rank
 
 End = Literal["completed", "stopped", "diverged", "failed", "timed_out"]
 _BETWEEN_SESSIONS = ("session", "confirmation")  # the time before them was nobody's
 ENDS: tuple[End, ...] = get_args(End)
+
+
+class Metrics(Mapping[str, float]):
+    """A report's figures in a fifth of a dict's room: reports of the same metrics share their names."""
+
+    __slots__ = ("_places", "_values")
+    _known: ClassVar[dict[tuple[str, ...], dict[str, int]]] = {}
+
+    def __init__(self, metrics: Mapping[str, float]) -> None:
+        names = tuple(metrics)
+        self._places = self._known.setdefault(names, {name: place for place, name in enumerate(names)})
+        self._values = array("d", metrics.values())
+
+    def __getitem__(self, name: str) -> float:
+        return self._values[self._places[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
 
 
 @dataclass
@@ -40,7 +64,7 @@ class TrialRecord:
     place: dict[str, str] = field(default_factory=dict)  # node, and log of the process, of the last attempt
     pid: int | None = None  # of the last attempt's process
     seconds: float = 0.0  # of all attempts, as far as the journal tells
-    reports: dict[int, dict[str, float]] = field(default_factory=dict)  # by epoch
+    reports: dict[int, Mapping[str, float]] = field(default_factory=dict)  # by epoch
     is_condemned: bool = False  # early stopping said stop
     best: dict[str, Any] | None = None  # {"epoch", "metrics"} of the epoch that counts
     final: dict[str, float] = field(default_factory=dict)
@@ -82,11 +106,11 @@ class TrialRecord:
     def selected(self, select: Literal["best", "last"], goal: Goal) -> dict[str, Any] | None:
         """The epoch that counts, as the study declares it, and its metrics."""
         if select == "last" and self.reports:
-            return {"epoch": self.epoch, "metrics": self.reports[self.epoch]}
+            return {"epoch": self.epoch, "metrics": dict(self.reports[self.epoch])}
         best = self.best_report(goal)
-        return {"epoch": best[0], "metrics": best[1]} if best else None
+        return {"epoch": best[0], "metrics": dict(best[1])} if best else None
 
-    def best_report(self, goal: Goal) -> tuple[int, dict[str, float]] | None:
+    def best_report(self, goal: Goal) -> tuple[int, Mapping[str, float]] | None:
         """The best epoch so far and its metrics."""
         ranked = max(self.reports.items(), key=lambda item: goal.rank(item[1]), default=None)
         return ranked if ranked and goal.rank(ranked[1]) > WORST else None
@@ -182,7 +206,7 @@ class Ledger:
         trial = self.trials[event["trial"]]
         trial.tick(event["time"], runs=True)
         before = trial.gradient_evaluations
-        trial.reports[event["epoch"]] = {intern(name): value for name, value in event["metrics"].items()}
+        trial.reports[event["epoch"]] = Metrics(event["metrics"])
         self.gradient_evaluations += trial.gradient_evaluations - before
         trial.is_condemned = event.get("decision") == "stop"
 

@@ -63,7 +63,7 @@ def record(number: int, asked: tuple[dict[str, Any], dict[str, Any], dict[str, A
 def ended(trial: TrialRecord, end: str, reports: dict[int, dict[str, float]]) -> TrialRecord:
     """The trial at its end, having reported this by epoch; its last epoch counts."""
     trial.end = end  # type: ignore[assignment]  # one of the ends, as the journal holds them
-    trial.reports = reports
+    trial.reports = {**reports}
     if reports:
         trial.best = {"epoch": max(reports), "metrics": reports[max(reports)]}
     return trial
