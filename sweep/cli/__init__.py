@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
+from types import TracebackType
 
 import typer
 
 from sweep.cli import confirm, inspect, run, tracking, trial
 from sweep.errors import SweepError
+from sweep.tracking.address import redacted
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -43,17 +46,25 @@ def options(
 
 def main() -> None:
     """Run a command. An error that the user can mend is a sentence and exit code 2; --debug shows its origin."""
+    sys.excepthook = _show_traceback
     try:
         app()
     except SweepError as error:
-        if os.environ.get("SWEEP_DEBUG"):
-            raise
-        typer.secho(f"error: {error}", fg="red", err=True)
-        sys.exit(2)
+        _say(str(error))
     except OSError as error:
-        if os.environ.get("SWEEP_DEBUG"):
-            raise
-        typer.secho(f"error: {error.filename or 'the system'}: {error.strerror or error}", fg="red", err=True)
-        sys.exit(2)
+        _say(f"{error.filename or 'the system'}: {error.strerror or error}")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _say(sentence: str) -> None:
+    """Print the error that is being handled, and end."""
+    if os.environ.get("SWEEP_DEBUG"):
+        typer.echo(redacted(traceback.format_exc()), err=True)
+    typer.secho(f"error: {sentence}", fg="red", err=True)
+    sys.exit(2)
+
+
+def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A defect of ours, without the credentials that an address in its message may hold."""
+    typer.echo(redacted("".join(traceback.format_exception(kind, error, trace))), err=True)

@@ -24,7 +24,8 @@ TrackingUri = Annotated[
     typer.Option(
         "--tracking-uri",
         envvar="MLFLOW_TRACKING_URI",
-        help="MLflow server or database; none: the study's own, at first SQLite in its folder.",
+        help="MLflow server or database; none: the study's last, at first SQLite in its folder. A password is better "
+        "kept in the variable, since others see a command line.",
     ),
 ]
 _PAGE = "#/experiments/{}/runs?workflowType=machine_learning"  # where the runs are; the first page is for other uses

@@ -12,9 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweep.tracking.contents import Contents, Point, contents, run_of
+from sweep.tracking.contents import Contents, Point, contents, milliseconds, run_of
 from sweep.tracking.journal import FILE_NAME, read
-from sweep.tracking.mlflow import MOST_POINTS, client_of, experiment_of, history, identity, number_of, runs_of
+from sweep.tracking.mirror import mirrored
+from sweep.tracking.mlflow import (
+    MOST_POINTS,
+    address_of,
+    client_of,
+    experiment_of,
+    history,
+    identity,
+    number_of,
+    runs_of,
+)
 
 _RUNS_AT_ONCE = 100
 
@@ -39,11 +49,12 @@ class Check:
 
 
 def check(folder: Path, tracking_uri: str, study: str) -> Check:
-    """Compare every run and every metric of the journal in `folder` with MLflow's.
+    """Compare every run and every metric that MLflow has acknowledged, or all of the journal's, with what it holds.
 
-    Meant for a study at rest: what a running sweep has not sent yet counts as missing.
+    What a running sweep writes and sends meanwhile does not count, though its run may seem to differ.
     """
-    offsets = _offsets(folder / FILE_NAME)
+    acknowledged = mirrored(folder)[1].get(address_of(folder, tracking_uri))
+    offsets, now = _offsets(folder / FILE_NAME, acknowledged)
     client = client_of(tracking_uri)
     experiment = experiment_of(client, study)
     result, seen, deleted = Check(), Counter[int | None](), set[int | None]()
@@ -54,7 +65,7 @@ def check(folder: Path, tracking_uri: str, study: str) -> Check:
         deleted.update(number_of(run) for run in page if run not in runs)
         wanted = {run.info.run_id: _wanted(folder, offsets.get(number_of(run), ())) for run in runs}
         result.differing += sum(_differs(run, wanted[run.info.run_id]) for run in runs)
-        held = _held(client, runs, wanted)
+        held = _held(client, runs, wanted, now)
         for run, expected in wanted.items():
             points = set(expected.points)
             result.metrics += len(held[run])
@@ -69,22 +80,24 @@ def check(folder: Path, tracking_uri: str, study: str) -> Check:
     return result
 
 
-def _offsets(journal: Path) -> dict[int | None, list[int]]:
-    """Where each run's events begin in the journal."""
+def _offsets(journal: Path, end: int | None) -> tuple[dict[int | None, list[int]], int]:
+    """Where each run's events begin in the journal, up to byte `end`; and the time of the last, in milliseconds."""
     found: dict[int | None, list[int]] = {}
-    begin = 0
-    for event, end in read(journal):
+    begin = now = 0
+    for event, after in read(journal):
+        if end is not None and after > end:
+            break
         found.setdefault(run_of(event), []).append(begin)
-        begin = end
-    return found
+        begin, now = after, max(now, milliseconds(event))
+    return found, now
 
 
 def _wanted(folder: Path, offsets: Iterable[int]) -> Contents:
     return contents(next(read(folder / FILE_NAME, offset=offset))[0] for offset in offsets)
 
 
-def _held(client: Any, runs: Sequence[Any], wanted: Mapping[str, Contents]) -> dict[str, list[Point]]:
-    """Every metric's every value, by run."""
+def _held(client: Any, runs: Sequence[Any], wanted: Mapping[str, Contents], now: int) -> dict[str, list[Point]]:
+    """Every metric's every value until `now`, by run."""
     held: dict[str, list[Point]] = {run.info.run_id: [] for run in runs}
     names = {name for run in runs for name in run.data.metrics}
     names |= {point.name for expected in wanted.values() for point in expected.points}
@@ -93,7 +106,8 @@ def _held(client: Any, runs: Sequence[Any], wanted: Mapping[str, Contents]) -> d
     for name in sorted(names):
         for first in range(0, len(runs), at_once):
             for run, point in history(client, [run.info.run_id for run in runs[first : first + at_once]], name):
-                held[run].append(point)
+                if point.time <= now:
+                    held[run].append(point)
     return held
 
 

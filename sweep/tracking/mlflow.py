@@ -38,7 +38,7 @@ class Mirror(JournalMirror):
     """Mirrors the journal in a study's folder to the MLflow at `tracking_uri`, in the experiment named `study`."""
 
     def __init__(self, folder: Path, tracking_uri: str, study: str) -> None:
-        super().__init__(folder, _OWN if tracking_uri == local_uri(folder) else redacted(tracking_uri))
+        super().__init__(folder, address_of(folder, tracking_uri))
         self._tracking_uri = tracking_uri
         self._study = study
         set_environment()
@@ -145,6 +145,11 @@ def set_environment() -> None:
         os.environ.setdefault(name, value)
 
 
+def address_of(folder: Path, tracking_uri: str) -> str:
+    """What a study's folder may remember of a tracking URI."""
+    return _OWN if tracking_uri == local_uri(folder) else redacted(tracking_uri)
+
+
 def uri_of(folder: Path, given: str | None) -> str:
     """The tracking URI to use: the one that was given, else the one that the study's sweep used last, else its own.
 
@@ -173,9 +178,11 @@ def explained(error: Exception, tracking_uri: str) -> str:
     address = redacted(tracking_uri)
     text = " ".join(str(error).split()).replace(tracking_uri.rstrip("/"), address.rstrip("/"))
     if re.search(r"<!doctype|<html", text, re.IGNORECASE):
-        text = f"{address} answers with a web page: is it the address of an MLflow server?"
-    elif cause := re.search(r"Caused by .*?\): (.+?)[\"')]*$", text):
-        text = f"{address} cannot be reached: {cause[1]}"
+        return f"{address} answers with a web page: is it the address of an MLflow server?"
+    if "timed out" in text or "timeout exception" in text:
+        return f"{address} cannot be reached: it does not answer (timed out)"
+    if cause := re.search(r"(?:Caused by .*?\): |ResponseError\(')(.+?)[\"')]*$", text):
+        return f"{address} cannot be reached: {redacted(cause[1])}"
     return f"{type(error).__name__}: {shortened(redacted(text), 300)}"
 
 

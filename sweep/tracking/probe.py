@@ -35,7 +35,7 @@ def _probe_server(tracking_uri: str, study: str) -> str | None:
     except StudyError:
         raise
     except Exception as error:
-        reason = explained(error, tracking_uri).partition(": ")[2]
+        reason = explained(error, tracking_uri)
         if _may_pass(error):
             return reason
         raise StudyError(f"--tracking-uri {redacted(tracking_uri)}: {_remedied(error, reason)}") from error

@@ -5,38 +5,27 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-import socket
-import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mirrored_study import ADVERSARIAL, CLEAN, Shown, Sweep, free_port
 
 from sweep.errors import SweepError
 from sweep.tracking.address import local_uri, redacted
-from sweep.tracking.journal import FILE_NAME, Journal
+from sweep.tracking.journal import FILE_NAME
 from sweep.tracking.mirror import STATE
 from sweep.tracking.mlflow import Mirror
 
 mlflow: Any = pytest.importorskip("mlflow")
 # MLflow 3.17 with SQLAlchemy 2.1: "the noload loader strategy is deprecated"
 pytestmark = pytest.mark.filterwarnings("ignore:.*noload:DeprecationWarning")
-
-CLEAN, ADVERSARIAL = "validation/clean_accuracy", "validation/pgd_10/adversarial_accuracy"
-CONFIG = {
-    "seed": 7,
-    "defense": {"name": "hybrid", "epsilon": 0.1, "attack": {"name": "pgd", "num_steps": 7, "random_start": True}},
-    "widths": [16, 32],
-    "note": "x" * 600,
-}
 
 
 @pytest.fixture(autouse=True)
@@ -62,69 +51,6 @@ def folder(tmp_path: Path, empty_database: Path) -> Path:
     shutil.copy(empty_database, study / "mlflow.db")
     (study / "study.json").write_text('{"name": "digits"}')
     return study
-
-
-class Sweep:
-    """Writes what a sweep writes."""
-
-    def __init__(self, folder: Path) -> None:
-        self.journal = Journal(folder / FILE_NAME)
-
-    def session(self, number: int = 1, torch: str = "2.13") -> None:
-        self.journal.append("session", session=number, host="node-1", pid=1, versions={"torch": torch})
-
-    def asked(self, trial: int) -> None:
-        self.journal.append("asked", trial=trial, config=CONFIG, params={"defense.epsilon": 0.1}, origin="sampler")
-        self.journal.append("started", trial=trial, attempt=1, node="node-2", pid=2)
-
-    def reported(self, trial: int, epoch: int) -> None:
-        metrics = {CLEAN: 0.9, ADVERSARIAL: epoch / 10}
-        self.journal.append("reported", trial=trial, epoch=epoch, metrics=metrics, decision="continue")
-
-    def ended(
-        self,
-        trial: int,
-        end: str = "completed",
-        error: dict[str, str] | None = None,
-        validity: dict[str, Any] | None = None,
-    ) -> None:
-        best = {"epoch": 2, "metrics": {ADVERSARIAL: 0.2}} if end in ("completed", "stopped") else None
-        final = {ADVERSARIAL: 0.15} if end == "completed" else None
-        self.journal.append("ended", trial=trial, end=end, best=best, final=final, error=error, validity=validity)
-
-    def whole(self, trial: int) -> None:
-        self.asked(trial)
-        for epoch in range(3):
-            self.reported(trial, epoch)
-        self.ended(trial)
-
-    def closed(self, reason: str = "budget") -> None:
-        self.journal.append("closed", reason=reason)
-
-
-class Shown:
-    """What MLflow holds for a study."""
-
-    def __init__(self, uri: str, study: str = "digits") -> None:
-        self.client = mlflow.MlflowClient(uri)
-        experiment = self.client.get_experiment_by_name(study)
-        assert experiment is not None
-        self.experiment = experiment
-        runs = list(self.client.search_runs([experiment.experiment_id], max_results=1000))
-        self.parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
-        self.children = {int(run.data.tags["sweep.trial"]): run for run in runs if run not in self.parents}
-        assert len(self.parents) + len(self.children) == len(runs), "a trial has two runs"
-
-    def history(self, trial: int, name: str) -> list[tuple[int, float]]:
-        points = self.client.get_metric_history(self.children[trial].info.run_id, name)
-        return sorted((point.step, point.value) for point in points)
-
-    def everything(self) -> Any:
-        names = [CLEAN, ADVERSARIAL, f"best/{ADVERSARIAL}", f"final/{ADVERSARIAL}"]
-        histories = {trial: [self.history(trial, name) for name in names] for trial in self.children}
-        return histories, [
-            (run.info.status, run.data.to_dictionary()) for run in [*self.parents, *self.children.values()]
-        ]
 
 
 def test_a_study_is_an_experiment_with_a_parent_and_its_trials(folder: Path) -> None:
@@ -361,12 +287,6 @@ def test_the_thread_mirrors_while_the_sweep_writes(folder: Path, capfd: pytest.C
     assert capfd.readouterr() == ("", "")
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def test_an_unreachable_mlflow_costs_a_sweep_nothing(folder: Path, empty_database: Path) -> None:
     port = free_port()
     mirror = Mirror(folder, f"http://ada:s3cret@127.0.0.1:{port}", "digits")
@@ -381,7 +301,7 @@ def test_an_unreachable_mlflow_costs_a_sweep_nothing(folder: Path, empty_databas
     assert writing < 1
     assert time.monotonic() - begin - writing < 2
     address = f"http://***@127.0.0.1:{port}"
-    reason = f"MlflowException: {address} cannot be reached: Failed to establish a new connection: [Errno 111] Conn"
+    reason = f"{address} cannot be reached: Failed to establish a new connection: [Errno 111] Conn"
     assert mirror.last_error is not None
     assert mirror.last_error.startswith(reason)
     assert Mirror(folder, local_uri(folder), "digits").sync() == 7
@@ -460,88 +380,3 @@ def test_making_a_mirror_is_cheap_and_keeps_the_users_settings() -> None:
     environment.pop("MLFLOW_HTTP_REQUEST_MAX_RETRIES", None)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.split() == ["False", "33", "0"]
-
-
-class Server:
-    """`mlflow server` on this machine, over a database of its own, which can be killed and started again."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.port = free_port()
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        options = ["--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
-        options += ["--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db"]
-        options += ["--artifacts-destination", str(self.folder / "files")]
-        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-        command = [sys.executable, "-m", "mlflow", "server", *options]
-        with (self.folder / "server.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                command, env=environment, stdout=log, stderr=log, cwd=self.folder, start_new_session=True
-            )
-        until(self.answers, 120)
-
-    def answers(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
-
-    def kill(self) -> None:
-        if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait(30)
-            self.process = None
-
-    def runs(self) -> int:
-        with closing(sqlite3.connect(f"file:{self.folder}/mlflow.db?mode=ro", uri=True)) as database:
-            return int(database.execute("select count(*) from runs").fetchone()[0])
-
-
-@pytest.fixture
-def server(tmp_path: Path, empty_database: Path) -> Iterator[Server]:
-    home = tmp_path / "server"
-    home.mkdir()
-    shutil.copy(empty_database, home / "mlflow.db")
-    server = Server(home)
-    yield server
-    server.kill()
-
-
-def until(condition: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to pass"
-        time.sleep(0.02)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_a_server_that_goes_and_comes_back_misses_and_doubles_nothing(folder: Path, server: Server) -> None:
-    server.start()
-    mirror = Mirror(folder, server.uri, "digits")
-    mirror.poll_interval, mirror.longest_wait = 0.05, 1.0
-    mirror.start()
-    sweep = Sweep(folder)
-    sweep.session()
-    for trial in range(8):
-        sweep.whole(trial)
-        until(lambda: server.runs() >= 2 + trial, 60)  # noqa: B023 - called at once
-        if trial in (2, 5):
-            server.kill()  # requests of this very trial are under way
-            until(lambda: mirror.last_error is not None, 60)
-            server.start()
-    sweep.closed()
-    left = mirror.stop(timeout=120)
-    shown = Shown(server.uri)
-    files = [artifact.path for artifact in shown.client.list_artifacts(shown.parents[0].info.run_id)]
-    before = shown.everything()
-    (folder / STATE).unlink()
-    again = Mirror(folder, server.uri, "digits")
-    again.sync()
-    assert (left, mirror.refused, again.refused) == (0, 0, 0)
-    assert [shown.history(trial, ADVERSARIAL) for trial in range(8)] == [[(0, 0.0), (1, 0.1), (2, 0.2)]] * 8
-    assert len(shown.parents) == 1
-    assert [run.info.status for run in [*shown.parents, *shown.children.values()]] == ["FINISHED"] * 9
-    assert files == ["study.json"]
-    assert Shown(server.uri).everything() == before

@@ -1,0 +1,170 @@
+"""MLflow's server killed, frozen, or behind a password: a sweep waits for nothing, loses nothing, doubles nothing."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from mirrored_study import Server, Shown, Sweep, until
+from tiny_study import tiny
+
+from sweep.tracking.address import local_uri
+from sweep.tracking.check import Check, check
+from sweep.tracking.mlflow import Mirror
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    # MLflow 3.17 with SQLAlchemy 2.1: "the noload loader strategy is deprecated"
+    pytest.mark.filterwarnings("ignore:.*noload:DeprecationWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("server"))
+    server.start()
+    yield server
+    server.kill()
+
+
+def test_a_server_that_is_killed_or_frozen_misses_and_doubles_nothing(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    folder = tmp_path / "digits"
+    folder.mkdir()
+    mirror = Mirror(folder, server.uri, "digits")
+    mirror.poll_interval, mirror.longest_wait, mirror.rest = 0.05, 0.5, 0.0
+    said: list[str] = []
+    mirror.say = said.append
+    mirror.start()
+    sweep = Sweep(folder)
+    sweep.session()
+    sweep.whole(0)
+    sweep.asked(1)
+    until(lambda: server.runs() == 3, 60)
+    server.kill()
+    began = time.monotonic()
+    for trial in range(2, 12):
+        sweep.whole(trial)
+    writing = time.monotonic() - began
+    until(lambda: mirror.last_error is not None, 60)
+    server.start()
+    until(lambda: mirror.unsent() == 0, 60)
+    server.freeze()
+    sweep.whole(12)  # its run is asked for, and the answer comes when nobody waits for it any more
+    until(lambda: mirror.last_error is not None and "timed out" in mirror.last_error, 60)
+    sweep.reported(1, 0)
+    time.sleep(2)  # twice as long as the client waits
+    server.thaw()
+    sweep.ended(1)
+    sweep.closed()
+    left = mirror.stop(timeout=120)
+    faithful = Check(runs=14, metrics=2 * (12 * 3 + 1) + 13 * 2)
+    assert (left, mirror.refused, check(folder, server.uri, "digits")) == (0, 0, faithful)
+    assert writing < 2
+    assert [text.split(":")[0] for text in said[:2]] == ["tracking is behind", "tracking goes on"]
+    assert mirror.sync(again=True) > 70
+    assert check(folder, server.uri, "digits") == faithful
+    elsewhere = Mirror(folder, local_uri(folder), "digits")
+    elsewhere.sync()
+    assert check(folder, local_uri(folder), "digits") == faithful
+    assert Shown(server.uri).experiments() == ["Default", "digits"]
+
+
+SECRETS = ("s3cret-word", "wr0ng-word", "t0ken-word")
+
+
+def test_credentials_get_the_mirror_in_and_are_kept_nowhere(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "tiny.py").write_text(_study_file())
+    with Guarded(server.port) as port:
+        uri = f"http://ada:s3cret-word@127.0.0.1:{port}"
+        printed = [_sweep(tmp_path, "run", "tiny.py", "--in-process", "--tracking-uri", uri)]
+        assert "sweep sync" not in printed[0], printed[0]
+        printed.append(_sweep(tmp_path, "sync", "tiny", code=2))
+        assert "credentials are kept nowhere" in printed[-1]
+        plain, token = f"http://127.0.0.1:{port}", {"MLFLOW_TRACKING_TOKEN": "t0ken-word"}
+        printed.append(_sweep(tmp_path, "sync", "tiny", "--tracking-uri", plain, environment=token))
+        assert "missing 0 runs and 0 values, doubled 0 runs and 0 values" in printed[-1]
+        wrong = f"http://ada:wr0ng-word@127.0.0.1:{port}"
+        printed.append(_sweep(tmp_path, "sync", "tiny", "--tracking-uri", wrong, code=2))
+        assert "it wants another user or password" in printed[-1]
+        printed.append(_sweep(tmp_path, "--debug", "sync", "tiny", "--tracking-uri", wrong, code=2))
+        assert "Traceback" in printed[-1]
+        assert "Traceback" not in "".join(printed[:-1])
+    files = [path for place in (tmp_path, server.folder) for path in place.rglob("*") if path.is_file()]
+    assert {"journal.log", "mirror.json", "study.json", "mlflow.db", "server.log"} <= {path.name for path in files}
+    for secret in SECRETS:
+        assert [str(path) for path in files if secret.encode() in path.read_bytes()] == []
+        assert secret not in "".join(printed)
+    for place in files:
+        assert base64.b64encode(b"ada:s3cret-word") not in place.read_bytes(), place
+
+
+def _study_file() -> str:
+    """The tiny study as a search-space file."""
+    return "from sweep.study import study_from\n\n" + f"STUDY = study_from({tiny().to_json()!r}, 'tiny.py')\n"
+
+
+def _sweep(folder: Path, *arguments: str, code: int = 0, environment: dict[str, str] | None = None) -> str:
+    """Run a command as a process of its own; everything it printed."""
+    command = [sys.executable, "-c", "from sweep.cli import main; main()", *arguments]
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=os.environ | (environment or {}),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+class Guarded:
+    """A door before the server on `port` that wants a password or a token; gives its own port."""
+
+    def __init__(self, port: int) -> None:
+        class Door(BaseHTTPRequestHandler):
+            def answer(self) -> None:
+                basic = "Basic " + base64.b64encode(b"ada:s3cret-word").decode()
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                if self.headers.get("Authorization") not in (basic, "Bearer t0ken-word"):
+                    return self.reply(401, b"You are not authenticated.")
+                server = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+                kept = {k: v for k, v in self.headers.items() if k.lower() in ("content-type", "accept")}
+                server.request(self.command, self.path, body, kept)
+                answer = server.getresponse()
+                return self.reply(answer.status, answer.read())
+
+            do_GET = do_POST = do_PUT = do_PATCH = answer  # noqa: N815
+
+            def reply(self, status: int, body: bytes) -> None:
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *arguments: object) -> None:
+                pass
+
+        self.door = ThreadingHTTPServer(("127.0.0.1", 0), Door)
+        threading.Thread(target=self.door.serve_forever, daemon=True).start()
+
+    def __enter__(self) -> int:
+        return self.door.server_port
+
+    def __exit__(self, *arguments: object) -> None:
+        self.door.shutdown()
+        self.door.server_close()

@@ -1,0 +1,149 @@
+"""A tracking URI that will never do is refused before anything starts; a server that is away is not."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from mirrored_study import free_port
+
+from sweep.errors import StudyError
+from sweep.tracking.probe import probe
+
+pytest.importorskip("mlflow")
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "1"
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@contextmanager
+def answering(status: int, body: bytes, seconds: float = 0.0) -> Iterator[str]:
+    """A web server that answers everything so; gives its address, with a password."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            time.sleep(seconds)
+            with suppress(BrokenPipeError):  # nobody may be waiting any more
+                self.send_response(status)
+                self.end_headers()
+                self.wfile.write(body)
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://ada:s3cret@127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+REFUSED = [
+    (200, b"<!doctype html><html>welcome</html>", "a web page answers, not MLflow"),
+    (404, b"<html>not found</html>", "a web page answers, not MLflow"),
+    (200, b"OK", "no MLflow answers there"),
+    (401, b"You are not authenticated.", "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
+    (403, b'{"error_code": "PERMISSION_DENIED", "message": "Permission denied"}', "it wants another user or password"),
+    (404, b'{"error_code": "ENDPOINT_NOT_FOUND", "message": "no such path"}', "no MLflow answers there"),
+]
+
+
+@pytest.mark.parametrize(("status", "body", "said"), REFUSED)
+def test_what_is_not_mlflow_is_refused(status: int, body: bytes, said: str) -> None:
+    with answering(status, body) as uri, pytest.raises(StudyError) as caught:
+        probe(uri, "digits")
+    assert said in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_speaks_another_language_is_refused() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def greet() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+                connection.recv(65536)
+
+        threading.Thread(target=greet, daemon=True).start()
+        with pytest.raises(StudyError, match="no web server"):
+            probe(f"http://127.0.0.1:{listener.getsockname()[1]}", "digits")
+
+
+def test_a_server_that_is_away_may_come_back() -> None:
+    assert "cannot be reached" in str(probe(f"http://127.0.0.1:{free_port()}", "digits"))
+    assert "cannot be reached" in str(probe("http://no-such-host.invalid:5000", "digits"))
+    with answering(503, b"<html>Service Unavailable</html>") as uri:
+        assert "cannot be reached: too many 503 error responses" in str(probe(uri, "digits"))
+    with answering(200, b"{}", seconds=2) as uri:
+        assert "does not answer" in str(probe(uri, "digits"))
+
+
+def test_a_server_that_lacks_the_experiment_or_has_it_will_do() -> None:
+    absent = b'{"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no such experiment"}'
+    with answering(404, absent) as uri:
+        assert probe(uri, "digits") is None
+
+
+def _other(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("create table customers (name text)")
+
+
+def _schema(revision: str) -> Callable[[Path], None]:
+    def make(path: Path) -> None:
+        with closing(sqlite3.connect(path)) as database, database:
+            database.execute("create table experiments (name text)")
+            database.execute("create table alembic_version (version_num text)")
+            database.execute("insert into alembic_version values (?)", (revision,))
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (_other, "a database of something else (it holds customers)"),
+        (lambda path: path.write_bytes(b"not a database, whatever it is" * 100), "cannot be used as a database"),
+        (lambda path: path.mkdir(), "cannot be used as a database"),
+        (_schema("ffffffffffff"), "made by a newer MLflow than"),
+        (_schema("0c779009ac13"), "`mlflow db upgrade sqlite:///"),
+    ],
+)
+def test_a_database_that_is_not_ours_is_refused_and_left_alone(
+    make: Callable[[Path], None], said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "store.db"
+    make(path)
+    before = path.read_bytes() if path.is_file() else b""
+    with pytest.raises(StudyError) as caught:
+        probe(f"sqlite:///{path}", "digits")
+    assert said in str(caught.value)
+    assert (path.read_bytes() if path.is_file() else b"") == before
+
+
+def test_a_database_that_is_absent_or_empty_is_made_later(tmp_path: Path) -> None:
+    assert probe(f"sqlite:///{tmp_path}/folder/new.db", "digits") is None
+    (tmp_path / "empty.db").touch()
+    assert probe(f"sqlite:///{tmp_path}/empty.db", "digits") is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.db"]
+
+
+def test_a_database_whose_driver_is_not_installed_is_refused() -> None:
+    with pytest.raises(StudyError, match="cannot be opened from here") as caught:
+        probe("mssql+pymssql://ada:s3cret@127.0.0.1/db", "digits")
+    assert "s3cret" not in str(caught.value)
