@@ -22,8 +22,9 @@ def choose_device(name: str) -> torch.device:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Begin a new peak, so that a process that runs many trials reports each one's own."""
+    """Begin a new peak, so that a process that runs many trials reports each one's own, and holds no earlier one's."""
     if device.type == "cuda":
+        torch.cuda.empty_cache()  # which others that share the GPU may need
         torch.cuda.reset_peak_memory_stats(device)
     with contextlib.suppress(OSError):  # a system without /proc reports the process's peak instead
         Path("/proc/self/clear_refs").write_text(_RESET_PEAK)

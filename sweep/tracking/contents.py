@@ -107,7 +107,7 @@ def _ended(run: Contents, event: Mapping[str, Any]) -> None:
 
 
 def _reopened(run: Contents, event: Mapping[str, Any]) -> None:
-    _tag(run, {"end": "reopened"})
+    _tag(run, {"end": "reopened", "error.class": "", "error.message": ""})
     run.status, run.ended = "RUNNING", None
 
 
