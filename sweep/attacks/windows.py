@@ -48,7 +48,7 @@ class LinfWindows(Windows):
         side = min(max(round(math.sqrt(area)), 1), *images.shape[2:])
         inside = window(draws[:, 0], draws[:, 1], side, images)
         tried = best.clone()
-        tried[inside] = self._shifted(images, signs(draws[:, _PLACES:, None, None]), adversary)[inside]
+        tried[inside] = self._shifted(images[inside], signs(draws[:, _PLACES:, None, None]), adversary)
         return tried
 
     def _shifted(self, images: Tensor, sign: Tensor, adversary: Adversary) -> Tensor:
