@@ -1,18 +1,70 @@
-"""Reading what `sweep export` wrote: the configuration, and the network with its weights."""
+"""What `sweep export` wrote, read again: configurations, and networks with their weights, set on one another."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from sweep.attacks import NamedAttack
 from sweep.checkpoint import load_weights
-from sweep.configuration import TrialConfig
+from sweep.configuration import TrialConfig, misjudged
 from sweep.datasets import Splits
-from sweep.errors import CheckpointError, StudyError
+from sweep.errors import CheckpointError, ConfigurationError, StudyError
+from sweep.evaluation import evaluate
 from sweep.models.network import Network
-from sweep.registry import validated
+from sweep.registry import Record, validated
+from sweep.resources import choose_device
+from sweep.transfer import transfer
 from sweep.trial import build_network
+
+
+@dataclass(frozen=True)
+class Transferred:
+    """Per example of the target's validation split [N]: right where it stands; under the attack made on the target
+    itself; and under the same attack made on each source, by its folder."""
+
+    attack: str
+    clean: Tensor
+    white_box: Tensor
+    black_box: dict[str, Tensor]
+
+    @property
+    def missed(self) -> Tensor:
+        """[N]: what the white-box attack left standing although a transferred point breaks it."""
+        return self.white_box & ~torch.stack(list(self.black_box.values())).all(0)
+
+
+def judge_transfer(target: Path, sources: Sequence[Path], attack: Any = None) -> Transferred:
+    """Attack an exported trial's network with points made on it and on others', within the trial's threat model.
+
+    Without an `attack` (a name or a mapping) it is the target's first validation attack.
+    """
+    config = validated(TrialConfig, load_json(target), str(target))
+    chosen = config.validation_attacks[0]
+    if attack is not None:
+        chosen = validated(_Asked, {"attack": attack}, "the transferred attack").attack
+    if mistakes := misjudged(config.threat_model, [chosen]):
+        raise ConfigurationError("the transferred attack", mistakes)
+    torch.set_num_threads(config.threads)
+    device = choose_device(config.device)
+    splits = config.dataset.load()
+    network = load_network(target, splits).to(device)
+    others = {str(source): load_network(source, splits).to(device) for source in sources}
+    split, seed = splits.validation.to(device), config.seed
+    white_box = evaluate(network, split, [chosen], config.threat_model, seed)
+    black_box = transfer(network, others, split, chosen, config.threat_model, seed).robust.values()
+    held = dict(zip(others, black_box, strict=True))
+    return Transferred(chosen.label, white_box.clean, white_box.robust[chosen.label], held)
+
+
+class _Asked(Record):
+    attack: NamedAttack
 
 
 def load_network(folder: Path, splits: Splits) -> Network:

@@ -14,7 +14,7 @@ from sweep.configuration import TrialConfig
 from sweep.datasets import Splits
 from sweep.errors import CheckpointError, ConfigurationError, StudyError
 from sweep.evaluation import predict
-from sweep.exported import load_network
+from sweep.exported import Transferred, judge_transfer, load_network
 from sweep.registry import validated
 from sweep.trial import Trial
 
@@ -28,11 +28,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
         "defense": "standard",
         "epochs": 1,
     }
+    threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SWEEP_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         trial = Trial(validated(TrialConfig, config, "test"))
         list(trial.run())
         yield trial
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -68,3 +70,25 @@ def test_what_is_absent_or_wrong_in_the_folder_is_said(trained: Trial, export: P
         load_network(export, splits(trained))
     with pytest.raises(StudyError, match="there is no configuration at"):
         load_network(export / "absent", splits(trained))
+
+
+def test_made_on_the_target_itself_it_is_the_white_box_attack(trained: Trial, export: Path) -> None:
+    own = judge_transfer(export, [export], {"name": "pgd", "num_steps": 2, "random_start": "none"})
+    (black_box,) = own.black_box.values()
+    assert own.attack == "pgd_2"
+    assert (own.white_box <= black_box).all(), "which also stops at the first success of its path"
+    assert (black_box <= own.clean).all()
+    assert judge_transfer(export, [export]).attack == trained.config.validation_attacks[0].label
+
+
+def test_what_the_white_box_attack_missed_is_counted_once_however_many_sources_find_it() -> None:
+    held = {"a": torch.tensor([False, True, False, True]), "b": torch.tensor([False, False, True, True])}
+    transferred = Transferred("pgd_10", torch.ones(4).bool(), torch.tensor([False, True, True, True]), held)
+    assert transferred.missed.tolist() == [False, True, True, False]
+
+
+def test_an_attack_that_cannot_be_transferred_is_a_sentence(export: Path) -> None:
+    with pytest.raises(ConfigurationError, match="did you mean 'pgd'"):
+        judge_transfer(export, [export], "pgdd")
+    with pytest.raises(ConfigurationError, match="carlini_l2 means nothing under linf"):
+        judge_transfer(export, [export], "carlini_l2")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -42,17 +41,10 @@ def confirm(
     Example: sweep confirm digits --top 3 --seeds 5 --attack auto_attack
     """
     from sweep.analysis.confirm import begin, select
+    from sweep.cli.files import json_or_text
     from sweep.orchestration.folder import StudyFolder
 
     searched = StudyFolder.find(studies, study)
-    attacks = [_named(text) for text in attack or ["auto_attack"]]
+    attacks = [json_or_text(text) for text in attack or ["auto_attack"]]
     selection = select(searched, top=top, seeds=seeds, attacks=attacks, baselines=baselines, raced=raced)
     search_in(begin(searched, selection, again=again), address, tracking_uri, in_process)
-
-
-def _named(text: str) -> Any:
-    """A component's name, or its JSON."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text

@@ -64,7 +64,7 @@ def with_settings(config: dict[str, Any], settings: list[str]) -> dict[str, Any]
         place: Any = config
         for part in path:
             place = _step_into(place, part, key)
-        _put(place, last, _value(text), key)
+        _put(place, last, json_or_text(text), key)
     return config
 
 
@@ -84,7 +84,8 @@ def _put(place: Any, last: str, value: Any, key: str) -> None:
     place[last] = value
 
 
-def _value(text: str) -> Any:
+def json_or_text(text: str) -> Any:
+    """What a value given on the command line stands for."""
     try:
         return json.loads(text)
     except ValueError:

@@ -18,6 +18,7 @@ from sweep.analysis.findings import explained, suspects
 from sweep.analysis.results import best_by_defense
 from sweep.configuration import TrialConfig
 from sweep.errors import StudyError, unknown
+from sweep.exported import Transferred
 from sweep.preview import describe_cost, describe_space, preview
 from sweep.registry import KINDS
 from sweep.study import Study
@@ -237,3 +238,21 @@ def show_findings(validity: dict[str, Any]) -> None:
     console.print(f"[{colour}]{validity['verdict']}[/]: {asked} {validity['level']} checks on {images} images")
     for outcome, sentence in explained(validity):
         console.print(f"  [yellow]{outcome}[/] {escape(sentence)}", soft_wrap=True)
+
+
+def show_transfer(transferred: Transferred) -> None:
+    """An exported trial under points made on itself and on others; what the white-box attack missed, if anything."""
+    table = Table("made on", "accuracy", "missed by the white box", title=transferred.attack, title_justify="left")
+    table.add_row("nothing (clean)", f"{transferred.clean.double().mean():.3f}", "")
+    table.add_row("itself (white box)", f"{transferred.white_box.double().mean():.3f}", "")
+    for source, held in transferred.black_box.items():
+        missed = int((transferred.white_box & ~held).sum())
+        table.add_row(escape(source), f"{held.double().mean():.3f}", str(missed))
+    console.print(table)
+    missed, count = int(transferred.missed.sum()), len(transferred.clean)
+    if missed:
+        console.print(
+            f"[yellow]{missed} of {count} images withstand the white-box attack and not a transferred one: its figure "
+            "is too high by at least so much; attack with auto_attack[/]",
+            soft_wrap=True,
+        )

@@ -94,6 +94,24 @@ def test_a_trial_is_compared_with_what_was_there_and_overwrites_nothing(workplac
     assert "holds no figures" in sweep("trial", "kept", folder=workplace, code=2)
 
 
+@pytest.mark.timeout(120)
+def test_exported_trials_are_set_on_one_another(workplace: Path) -> None:
+    for number in ("0", "1"):
+        sweep("export", "tiny", "--trial", number, "--to", f"export-{number}", folder=workplace)
+    printed = sweep("transfer", "export-0", "export-1", "export-0", folder=workplace)
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in printed.splitlines() if "│" in line]
+    assert printed.startswith("pgd_2"), printed
+    assert [row[0] for row in rows] == ["nothing (clean)", "itself (white box)", "export-1", "export-0"]
+    assert all(float(row[1]) <= float(rows[0][1]) for row in rows), "what is wrong where it stands is never robust"
+    assert all(row[2].isdigit() for row in rows[2:])
+    assert "unknown attack 'pgdd'; did you mean 'pgd'" in sweep(
+        "transfer", "export-0", "export-1", "--attack", "pgdd", folder=workplace, code=2
+    )
+    wrong_ball = sweep("transfer", "export-0", "export-1", "--attack", "carlini_l2", folder=workplace, code=2)
+    assert "carlini_l2 means nothing under linf" in wrong_ball
+    assert "there is no configuration at" in sweep("transfer", "export-0", "nowhere", folder=workplace, code=2)
+
+
 def test_markup_in_an_error_is_text(tmp_path: Path) -> None:
     text = TINY.replace('dict(name="digits", train_size=200)', 'dict(name="image_folder", folder="[/x]", size=8)')
     (tmp_path / "tiny.py").write_text(text)
@@ -294,7 +312,7 @@ def test_missing_data_are_said_before_anything_is_written(tmp_path: Path) -> Non
 
 def test_every_command_has_help_with_an_example(tmp_path: Path) -> None:
     overview = sweep("--help", folder=tmp_path)
-    commands = ("check", "run", "resume", "extend", "status", "trial", "export", "ui", "sync", "components")
+    commands = ("check", "run", "resume", "extend", "status", "trial", "export", "transfer", "ui", "sync", "components")
     assert all(command in overview for command in commands)
     for command in commands:
         assert f"Example: sweep {command}" in sweep(command, "--help", folder=tmp_path)
