@@ -34,4 +34,5 @@ STUDY = Study(
     objective=Maximize("validation/pgd_10/adversarial_accuracy"),
     early_stopping=Asha(resource="epochs", grace_period=2, reduction_factor=3),
     budget=Budget(trials=12),
+    retries=100,  # each worker or node that is killed is one
 )

@@ -21,7 +21,10 @@ def test_a_long_study_is_small_in_memory_and_soon_resumed(tmp_path: Path) -> Non
     command += ["--curves", str(curves), "--folder", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    told = dict(line.split(": ", 1) for line in done.stdout.splitlines() if line.startswith(("memory", "mirror")))
+    told = dict(
+        line.split(": ", 1) for line in done.stdout.splitlines() if line.startswith(("memory", "journal", "mirror"))
+    )
     assert 0 < float(told["memory"].split()[0]) < 20
-    assert told["mirror"].endswith(", 0 bytes unsent")
+    events = told["journal"].rsplit(", ", 1)[1].split()[0]
+    assert told["mirror"] == f"{events} events taken, 0 bytes unsent"
     assert "resumed in" in done.stdout
