@@ -33,18 +33,18 @@ class Log(BaseJournalBackend):
         for old in (path, *path.parent.glob(f"{path.name}.lock*")):  # a dashboard would wait for a dead one's lock
             old.unlink(missing_ok=True)
         self._path = path
-        self._written: list[bytes] = []
+        self._written: list[dict[str, Any]] = []
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        lines = [json.dumps(log, separators=(",", ":")).encode() for log in logs]
+        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
         with self._path.open("ab", buffering=0) as file:
-            file.write(b"".join(line + b"\n" for line in lines))  # one write: others read whole lines
-        self._written += lines
+            file.write(lines.encode())  # one write: others read whole lines
+        self._written += logs
 
     def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
         """What was appended since the last reading: the storage that writes is the only one that reads."""
         written, self._written = self._written, []
-        return [json.loads(line) for line in written]
+        return written
 
 
 class OptunaStudy(optuna.Study):
