@@ -236,7 +236,7 @@ def _largest_node() -> Resources:
     """The most that one trial can get."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     cpus, gpus = (max(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU"))
-    return Resources(cpus=max(int(cpus), 1), gpus=float(int(gpus)))
+    return Resources(cpus=min(max(int(cpus), 1), 1024), gpus=min(int(gpus), 64))
 
 
 def _capacity(per_trial: Resources, may_grow: bool) -> int:
