@@ -94,6 +94,16 @@ class TrialConfig(Record):
         """The configuration in full, every default written out, as JSON holds it."""
         return self.model_dump(mode="json")
 
+    def unanswerable(self, classes: int) -> list[str]:
+        """A sentence for each attack whose loss needs more classes than the dataset has."""
+        attacks = (*self.validation_attacks, *self.final_attacks, *self.defense.attacks)
+        return [
+            f"{attack.label} needs at least {attack.fewest_classes} classes, and {self.dataset.name} has {classes}: "
+            "give it another loss"
+            for attack in dict.fromkeys(attacks)
+            if attack.fewest_classes > classes
+        ]
+
     @property
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits that any change of any value changes."""

@@ -71,6 +71,7 @@ def preview(study: Study) -> Preview:
     enqueued = [study.trial_config(study.enqueued_point(given), 0) for given in study.enqueue]
     splits = _splits(configs[0], doubts)
     sizes = (len(splits.train), len(splits.validation)) if splits else None
+    doubts += sorted({text for config in configs if splits for text in config.unanswerable(splits.classes)})
     branches = _costliest([_branch(study, config, sizes or (1, 0)) for config in [*configs, *enqueued]])
     rungs = _rungs(study.early_stopping, branches, sizes) if study.early_stopping else []
     doubts += _doubts(study, branches, rungs)

@@ -21,7 +21,7 @@ from sweep import checkpoint
 from sweep.alpha_rules import Measurement
 from sweep.configuration import TrialConfig, fingerprint
 from sweep.datasets import Split, Splits
-from sweep.errors import CheckpointError
+from sweep.errors import CheckpointError, ConfigurationError
 from sweep.evaluation import Verdicts, confidence, evaluate, mixed_accuracy, naive_accuracy
 from sweep.figures import refuse_non_finite
 from sweep.models.batch_norm import split_batch_norm
@@ -57,6 +57,8 @@ class Trial:
         self.device = choose_device(config.device)
         reset_peak_memory(self.device)
         splits = config.dataset.load()
+        if problems := config.unanswerable(splits.classes):
+            raise ConfigurationError("trial", problems)
         self.validation = splits.validation.to(self.device)
         self.validity: Validity | None = None  # once finished
         self.note: str | None = None

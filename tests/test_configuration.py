@@ -87,6 +87,16 @@ def test_two_attacks_of_one_name_are_refused() -> None:
     assert mistakes(validation_attacks=double) == ["two attacks would both report as 'pgd_10'"]
 
 
+def test_attacks_that_need_more_classes_are_named() -> None:
+    dlr = {"name": "pgd", "num_steps": 5, "loss": "dlr"}
+    found = config(validation_attacks=["pgd", dlr], final_attacks=[{"name": "auto_attack", "version": "random"}])
+    assert found.unanswerable(3) == []
+    assert found.unanswerable(2) == [
+        "pgd_5_dlr needs at least 3 classes, and digits has 2: give it another loss",
+        "auto_attack_random needs at least 3 classes, and digits has 2: give it another loss",
+    ]
+
+
 def test_an_objective_that_no_trial_reports_is_refused() -> None:
     goal = {"metric": "validation/pgd_20/adversarial_accuracy", "subject_to": {"clean_accuracy": {"at_least": 0.9}}}
     first, second = mistakes(objective=[goal])

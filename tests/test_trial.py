@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from sweep.checkpoint import load, load_weights, save
 from sweep.configuration import TrialConfig
-from sweep.errors import Diverged
+from sweep.errors import ConfigurationError, Diverged
 from sweep.models.batch_norm import SplitBatchNorm2d
 from sweep.objective import Goal
 from sweep.registry import KINDS, validated
@@ -217,6 +218,17 @@ def test_the_same_seed_is_the_same_trial_and_another_is_not() -> None:
     ]
     assert len(differing) == len(list(first.network.parameters()))
     assert torch.equal(first.validation.images, other.validation.images), "all are judged on the same images"
+
+
+def test_an_attack_that_two_classes_cannot_answer_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / "train" / name).mkdir(parents=True)
+        for number in range(3):
+            Image.new("RGB", (8, 8), "red").save(tmp_path / "pets" / "train" / name / f"{number}.png")
+    pets = {"name": "image_folder", "folder": str(tmp_path / "pets"), "size": 8, "validation_size": 2}
+    with pytest.raises(ConfigurationError, match="apgd_100_dlr needs at least 3 classes, and image_folder has 2"):
+        Trial(config(dataset=pets, final_attacks=[{"name": "apgd", "loss": "dlr"}]))
+    Trial(config(dataset=pets, final_attacks=["auto_attack"]))
 
 
 def test_threads_are_the_configuration_s() -> None:

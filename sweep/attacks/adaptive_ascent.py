@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
-from sweep.attacks.base import Adversary, Objective, input_gradient, misclassified, wrong
+from sweep.attacks.base import Adversary, Objective, ask, input_gradient, misclassified, wrong
 from sweep.threat_models.base import per_example
 
 _MOMENTUM = 0.75  # alpha of the paper: the new direction's weight against the last step's
@@ -197,9 +197,8 @@ def worst_climb(
             num_steps=num_steps,
             until_broken=until_broken,
         )
-        with torch.no_grad():
-            logits = network(ends)
-        reached, broken = harm(logits, labels[rows]).nan_to_num(torch.inf), wrong(logits, labels[rows])
+        reached, broken = ask(network, ends, labels[rows], harm)
+        reached = reached.nan_to_num(torch.inf)
         if until_broken:
             reached[broken] = torch.inf
         worse = reached > highest[rows]

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from sweep.attacks.base import Adversary, Attack, Objective, margin, wrong
+from sweep.attacks.base import Adversary, Attack, Objective, ask, margin
 from sweep.threat_models.base import per_example
 
 
@@ -85,12 +85,11 @@ class Cascade(Attack):
         for part, its_own in self.streams(adversary):
             given = torch.where(per_example(broken, images), worst, images)
             tried = part.perturb(network, given, labels, its_own, objective=objective, until_broken=until_broken)
-            with torch.no_grad():
-                logits = network(tried)
-            reached = harm(logits, labels).nan_to_num(torch.inf).to(highest.dtype)
+            reached, fooled = ask(network, tried, labels, harm)
+            reached = reached.nan_to_num(torch.inf).to(highest.dtype)
             if until_broken:
-                reached[wrong(logits, labels)] = torch.inf
-                broken = broken | reached.isposinf()
+                broken = broken | fooled
+                reached[broken] = torch.inf
             worst = torch.where(per_example(reached > highest, images), tried, worst)
             highest = torch.maximum(highest, reached)
             yield worst

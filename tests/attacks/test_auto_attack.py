@@ -52,6 +52,9 @@ def test_its_parts_are_autoattack_s() -> None:
     assert list(AutoAttack().parts) == ["apgd_ce", "apgd_t", "fab_t", "square"]
     assert list(AutoAttackLite().parts.items()) == list(AutoAttack().parts.items())[:2]
     assert AutoAttack().gradient_evaluations == 100 + 900 + 900
+    random = AutoAttack(version="random")
+    assert [part.label for part in random.parts.values()] == ["apgd_100", "apgd_100_dlr"]
+    assert (random.fewest_classes, AutoAttack().fewest_classes) == (3, 2)
 
 
 @pytest.mark.parametrize("ball", BALLS)
@@ -134,6 +137,7 @@ def test_evaluation_says_what_stood_after_each_part() -> None:
     ("attack", "label"),
     [
         (AutoAttack(), "auto_attack"),
+        (AutoAttack(version="random"), "auto_attack_random"),
         (SHORT, "auto_attack_3_20"),
         (AutoAttackLite(), "auto_attack_lite"),
         (AutoAttackLite(num_steps=20), "auto_attack_lite_20"),

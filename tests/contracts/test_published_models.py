@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from sweep.attacks import Attack
+from sweep.attacks.auto_attack_lite import AutoAttackLite
 from sweep.attacks.cw_pgd import CWPGD
 from sweep.attacks.fab_t import FABT
 from sweep.attacks.pgd import PGD
@@ -157,6 +158,19 @@ def test_fab_and_square_reproduce_what_their_authors_code_measures(
     assert_within_two_standard_errors(fraction(verdicts.robust[attack.label]), measured, size)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("published", [ADVERTORCH[0], *CROWN], ids=by_file)
+def test_autoattack_s_lighter_form_finds_no_less_than_pgd_with_restarts(published: Published) -> None:
+    """So AutoAttack, of which it is the beginning, does not either; `benchmarks/attacks.py` runs the whole of it."""
+    on_mnist = published in ADVERTORCH
+    split, ball = (mnist(30), Linf(epsilon=0.3)) if on_mnist else (cifar10(60), Linf(epsilon=2 / 255))
+    attacks: list[Attack] = [AutoAttackLite(num_steps=20), PGD(num_steps=10, num_restarts=10)]
+    verdicts = evaluate(network(published), split, attacks, ball, seed=0)
+    lite, pgd = (fraction(verdicts.robust[attack.label]) for attack in attacks)
+    assert 0.3 < lite <= pgd < fraction(verdicts.clean)
+
+
 def attacked_on_cifar10(published: Published) -> Verdicts:
     attacks = [PGD_20, CWPGD(num_steps=20, step_size=0.5 / 255)]
     return evaluate(network(published), cifar10(), attacks, Linf(epsilon=2 / 255), seed=0)
@@ -187,10 +201,10 @@ def idx(name: str, header: int) -> Tensor:
         return torch.from_numpy(np.frombuffer(file.read(), np.uint8, offset=header).copy())
 
 
-def cifar10() -> Split:
+def cifar10(size: int = 1_000) -> Split:
     with np.load(data() / "cifar10" / "cifar10_lossless_subset.npz") as subset:
-        images = torch.from_numpy(subset["test_x"]).permute(0, 3, 1, 2).contiguous()
-        return Split(images, torch.from_numpy(subset["test_y"]).long())
+        images = torch.from_numpy(subset["test_x"][:size]).permute(0, 3, 1, 2).contiguous()
+        return Split(images, torch.from_numpy(subset["test_y"][:size]).long())
 
 
 def data() -> Path:
