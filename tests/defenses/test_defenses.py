@@ -63,9 +63,11 @@ def test_the_loss_teaches_every_parameter_at_the_declared_cost(name: str) -> Non
     model = network(chosen)
     losses = chosen.loss(step(model))
     torch.autograd.backward(losses.total)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    assert set(model.core.parameters()) <= set(trained)
     assert losses.total.dim() == 0
     assert losses.total.isfinite()
-    assert all(parameter.grad is not None and bool(parameter.grad.any()) for parameter in model.parameters())
+    assert all(parameter.grad is not None and bool(parameter.grad.any()) for parameter in trained)
     assert model.gradient_evaluations == chosen.gradient_evaluations * len(IMAGES)
     assert model.training
 
