@@ -97,13 +97,14 @@ def _show_rungs(study: Study, rungs: list[Any]) -> None:
 def show_results(study: Study, ledger: Ledger, *, include_suspect: bool = False) -> None:
     """Each defense's best completed trial, on the validation split; suspect ones only where asked for."""
     goal = study.objective[0]
-    labels = [attack.label for attack in (study.search_attack, *study.final_attacks)]
+    trials = best_by_defense(ledger, goal, include_suspect=include_suspect)
+    labels = _attacks_beside(study, trials)
     table = Table(
         title=f"{study.name}: the best completed trial of each defense, validation split", title_justify="left"
     )
     for name in ("defense", "trial", "clean", *labels, "worst case", "cost"):
         table.add_column(name, justify="left" if name == "defense" else "right", no_wrap=name == "defense")
-    for trial in best_by_defense(ledger, goal, include_suspect=include_suspect):
+    for trial in trials:
         table.add_row(*_result_row(trial, labels, goal.rank(trial.best["metrics"])[0] < 1 if trial.best else False))
     if table.row_count:
         console.print(table)
@@ -117,6 +118,14 @@ def show_results(study: Study, ledger: Ledger, *, include_suspect: bool = False)
     for sentence in suspects(ledger):
         console.print(f"[yellow]suspect[/] {sentence}", soft_wrap=True)
     _show_errors(ledger)
+
+
+def _attacks_beside(study: Study, trials: list[TrialRecord]) -> list[str]:
+    """The names that attacks report under; where images are preprocessed, the naive attack's follows."""
+    first, *others = (attack.label for attack in (study.search_attack, *study.final_attacks))
+    naive = f"{first}_naive"
+    known = any(f"validation/{naive}/adversarial_accuracy" in trial.final for trial in trials)
+    return [first, *([naive] if known else []), *others]
 
 
 def _result_row(trial: TrialRecord, labels: list[str], violates: bool) -> list[str]:
