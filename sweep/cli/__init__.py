@@ -27,6 +27,7 @@ for command in (
     run.extend,
     inspect.status,
     confirm.confirm,
+    inspect.report,
     trial.trial,
     trial.export,
     transfer.transfer,

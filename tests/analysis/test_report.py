@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from plotly.offline import get_plotlyjs
+from tiny_study import METRIC, asked, complete, report, searching, tiny
+
+from sweep.analysis import results
+from sweep.analysis.importance import importances
+from sweep.analysis.report import page, words
+from sweep.errors import StudyError
+from sweep.orchestration.folder import StudyFolder
+from sweep.study import Asha
+
+
+def told(root: Path, values: tuple[float, ...], **changes: object) -> StudyFolder:
+    """A study whose trials reported these, without training."""
+    study = tiny(budget={"trials": 100}, **changes)
+    with searching(root, study) as search:
+        for value in values:
+            complete(search, value / 2, value)
+        results.write(search.ledger, search.folder.path)
+    return StudyFolder.find(root, "tiny")
+
+
+def test_a_page_without_a_network_says_what_won(tmp_path: Path) -> None:
+    folder = told(tmp_path, (0.3, 0.6, 0.5))
+    text = page.write(folder).read_text()
+    assert "Trial 1" in text
+    assert "0.600 ± 0.049 (standard error of 100 images)" in text
+    ours = text.replace(get_plotlyjs(), "")
+    assert len(ours) < 200_000
+    assert re.findall(r"https?:", ours) == []
+    assert "Plotly.newPlot" in text
+
+
+def test_the_table_is_that_of_the_parquet_file(tmp_path: Path) -> None:
+    folder = told(tmp_path, (0.3, 0.6, 0.5, 0.4))
+    rows = pq.read_table(folder.path / "results.parquet").to_pylist()
+    best: dict[str, tuple[float, int]] = {}
+    for row in rows:
+        best[row["defense"]] = max(best.get(row["defense"], (-1.0, -1)), (row[f"best/{METRIC}"], row["trial"]))
+    header, shown = words.table(folder.study(), folder.ledger())
+    places = {name: header.index(name) for name in ("defense", "trial", "pgd_2")}
+    found = {row[places["defense"]]: (float(row[places["pgd_2"]]), int(row[places["trial"]])) for row in shown}
+    assert found == best
+
+
+def test_early_stopping_is_judged_by_those_that_completed(tmp_path: Path) -> None:
+    """Values at the rung (half of the end's) order as the end does, so the correlation is 1."""
+    stopping = Asha(grace_period=1, reduction_factor=50)
+    folder = told(tmp_path, (0.3, 0.6, 0.5, 0.4, 0.8, 0.7), early_stopping=stopping)
+    rows = words.rungs(folder.study(), folder.ledger(), folder.journal)
+    assert [(row.level, row.reached, row.went_on, row.compared) for row in rows] == [(1, 6, 6, 6)]
+    assert rows[0].correlation == pytest.approx(1.0)
+    assert "mostly what would have lost" in words.trust(rows)
+
+
+def test_early_ranks_that_say_nothing_are_told(tmp_path: Path) -> None:
+    study = tiny(budget={"trials": 100}, early_stopping=Asha(grace_period=1, reduction_factor=50))
+    with searching(tmp_path, study) as search:
+        for place in range(6):
+            number = asked(search).number
+            report(search, number, 1, 0.1 * place)
+            report(search, number, 2, 0.9 - 0.06 * place)
+            search.hear({"trial": number, "end": "completed", "final": {}, "error": None, "validity": None})
+    folder = StudyFolder.find(tmp_path, "tiny")
+    assert "do not trust" in words.trust(words.rungs(folder.study(), folder.ledger(), folder.journal))
+
+
+def test_a_parameter_that_decides_everything_is_named(tmp_path: Path) -> None:
+    """The objective is the logarithm of the learning rate, and nothing else."""
+    study = tiny(budget={"trials": 100}, sampler="random")
+    with searching(tmp_path, study) as search:
+        for _ in range(40):
+            assignment = asked(search)
+            rate = assignment.config["optimizer"]["learning_rate"]
+            report(search, assignment.number, 1, min(1.0, rate * 3))
+            search.hear({"trial": assignment.number, "end": "completed", "final": {}, "error": None, "validity": None})
+    shares = importances(study, search.ledger)["adversarial_training"]
+    assert max(shares, key=lambda name: shares[name]) == "optimizer.learning_rate"
+    assert sum(shares.values()) == pytest.approx(1.0)
+
+
+def test_names_from_outside_are_escaped(tmp_path: Path) -> None:
+    folder = told(tmp_path, (0.3,), description="<script>alert(1)</script>")
+    assert "<script>alert(1)" not in page.write(folder).read_text()
+
+
+def test_a_study_without_trials_has_nothing_to_report(tmp_path: Path) -> None:
+    with searching(tmp_path):
+        pass
+    with pytest.raises(StudyError, match="no trials to report yet"):
+        page.write(StudyFolder.find(tmp_path, "tiny"))
