@@ -128,7 +128,9 @@ def misjudged(threat_model: ThreatModel, attacks: Iterable[Attack]) -> list[str]
 def ambiguous(attacks: Iterable[Attack]) -> list[str]:
     """A sentence for each name that two attacks would report as."""
     counts = Counter(attack.label for attack in attacks)
-    return [f"two attacks would both report as '{label}'" for label, count in counts.items() if count > 1]
+    return [
+        f"final_attacks: two attacks would both report as '{label}'" for label, count in counts.items() if count > 1
+    ]
 
 
 def unreported(objective: Iterable[Goal], validation_attacks: Iterable[Attack]) -> list[str]:

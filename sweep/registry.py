@@ -128,7 +128,7 @@ def problems(error: ValidationError) -> list[str]:
     for line in error.errors(include_url=False):
         key = ".".join(str(part) for part in line["loc"])
         message = line["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-        given = "" if line["type"] in _SELF_EXPLAINING else f", got {_short(line['input'])}"
+        given = "" if line["type"] in _SELF_EXPLAINING else f", got {short(line['input'])}"
         sentences += [f"{key + ': ' if key else ''}{part}{given}" for part in message.split("\n")]
     return sentences
 
@@ -155,6 +155,7 @@ def _article(kind: str) -> str:
     return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind.replace('_', ' ')}"
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """A value as Python writes it, cut to a readable length."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -10,14 +10,17 @@ A parameter's name is its path, branch included: ``defense``, ``defense.trades.b
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, model_serializer, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_serializer, model_validator
 
-from sweep.domains import Choice, Domain, Integer, LogUniform, Uniform
+from sweep.domains import Choice, Domain, Integer, Interval, LogUniform, Uniform
 from sweep.errors import unknown
+from sweep.registry import problems, short
 
+_KEYED = re.compile(r"[\w.\[\]-]+: ")
 Pick = Callable[[str, Domain], Any]
 
 
@@ -30,7 +33,9 @@ class OneOf(Domain):
     def __init__(self, /, **branches: Any) -> None:
         written = branches.get("domain") == "one_of" and set(branches) == {"domain", "branches"}
         trees: Any = branches["branches"] if written else branches
-        parsed: dict[str, Any] = {"branches": {name: _parsed(tree) for name, tree in trees.items()}}
+        if not isinstance(trees, dict):
+            raise ValueError(f"branches: must be a mapping of names to parameters, got {short(trees)}")
+        parsed: dict[str, Any] = {"branches": {name: _parsed(tree, name) for name, tree in trees.items()}}
         super().__init__(**parsed)
 
     @model_validator(mode="after")
@@ -162,6 +167,8 @@ def _constrain(node: Any, path: str, given: Any, parameters: dict[str, Any]) -> 
                 raise ValueError(f"{here}: {value!r} names no branch (allowed: {child.describe()})")
             inner = {"name": value} if isinstance(value, str) else dict(value)
             name = inner.pop("name", None)
+            if name is None:
+                raise ValueError(f"{here}: {short(value)} has no 'name' of a branch (allowed: {child.describe()})")
             if not isinstance(name, str) or name not in child.branches:
                 raise ValueError(f"{here}: {unknown('branch', name, child.branches)}")
             parameters[here] = name
@@ -180,16 +187,24 @@ def _constrain(node: Any, path: str, given: Any, parameters: dict[str, Any]) -> 
     return replacements
 
 
-def _parsed(node: Any) -> Any:
-    """A tree in which JSON's descriptions of domains have become domains."""
-    if isinstance(node, dict):
+def _parsed(node: Any, key: str = "") -> Any:
+    """A tree in which JSON's descriptions of domains have become domains. Raises ValueError, a line a mistake, each
+    with the keys that lead to it."""
+    if not isinstance(node, dict):
+        return node
+    try:
         if isinstance(node.get("domain"), str) and node["domain"] in DOMAINS:
-            try:
-                return DOMAINS[node["domain"]](**node)
-            except (TypeError, AttributeError) as error:  # parts that are missing, or of another kind
-                raise ValueError(f"{node} is no domain: {error}") from None
-        return {key: _parsed(child) for key, child in node.items()}
-    return node
+            domain = DOMAINS[node["domain"]]
+            return domain.model_validate(node) if issubclass(domain, Interval) else domain(**node)
+        return {name: _parsed(child, str(name)) for name, child in node.items()}
+    except ValidationError as error:
+        lines = problems(error)
+    except TypeError as error:  # a key that is no key, such as self
+        lines = [f"{short(node)} is no domain: {error}"]
+    except ValueError as error:
+        lines = str(error).split("\n")
+    # What is said of a part of this node begins with its key.
+    raise ValueError("\n".join(f"{key}{'.' if _KEYED.match(line) else ': '}{line}" if key else line for line in lines))
 
 
 def _json(node: Any) -> Any:

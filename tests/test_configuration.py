@@ -84,7 +84,7 @@ def test_a_learning_rate_cannot_follow_accuracies() -> None:
 
 def test_two_attacks_of_one_name_are_refused() -> None:
     double = [{"name": "pgd", "num_steps": 10}, {"name": "pgd", "num_steps": 10, "relative_step_size": 1.0}]
-    assert mistakes(validation_attacks=double) == ["two attacks would both report as 'pgd_10'"]
+    assert mistakes(validation_attacks=double) == ["final_attacks: two attacks would both report as 'pgd_10'"]
 
 
 def test_attacks_that_need_more_classes_are_named() -> None:

@@ -30,7 +30,7 @@ def load_study(path: Path) -> Study:
         raise StudyError(f"{path}, line {error.lineno}: {error.msg}") from error
     except ConfigurationError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise StudyError(f"{path} cannot be evaluated: {type(error).__name__}: {error}{_line(path, error)}") from error
     study = names.get("STUDY")
     if not isinstance(study, Study):
@@ -92,7 +92,7 @@ def json_or_text(text: str) -> Any:
         return text
 
 
-def _line(path: Path, error: Exception) -> str:
+def _line(path: Path, error: BaseException) -> str:
     """Where in the file the error arose."""
     lines = []
     trace = error.__traceback__
