@@ -237,7 +237,7 @@ def test_a_partial_configuration_may_name_a_branch_in_short() -> None:
     ("partial", "sentence"),
     [
         ({"defense": "tradse"}, "defense: unknown branch 'tradse'; did you mean 'trades'?"),
-        ({"defense": {"beta": 3.0}}, "defense: unknown branch 'None'"),
+        ({"defense": {"beta": 3.0}}, "has no 'name' of a branch"),
         ({"defense": 3}, r"defense: 3 names no branch \(allowed: standard, trades, hybrid\)"),
         ({"defense": {"name": ["trades"]}}, r"defense: unknown branch '\['trades'\]'"),
         (

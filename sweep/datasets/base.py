@@ -173,7 +173,7 @@ def picture(
             pixels = np.asarray(resize(opened.convert("RGB" if channels == 3 else "L")))
     except UnidentifiedImageError:
         raise DataError(f"{where}: not an image in a known format") from None
-    except (OSError, ValueError, SyntaxError, PillowImage.DecompressionBombError) as error:
+    except Exception as error:  # damage breaks Pillow's readers anywhere: OSError, SyntaxError, TypeError, ...
         raise DataError(f"{where}: not a readable image ({error})") from error
     return np.moveaxis(pixels.reshape(*pixels.shape[:2], channels), 2, 0)
 

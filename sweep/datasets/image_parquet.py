@@ -149,7 +149,11 @@ class ImageParquet(Dataset):
         if column.null_count:
             row = pc.index(column.is_null(), True).as_py()
             raise DataError(f"{file}: column '{self.label_column}', row {row}: no label")
-        return np.array(column.to_pylist(), dtype=np.str_ if is_text else np.int64)
+        labels = column.to_pylist()
+        for row in [row for row, label in enumerate(labels) if not is_text and label >= 2**63]:
+            where = f"{file}: column '{self.label_column}', row {row}"
+            raise DataError(f"{where}: label {labels[row]} is no class's number")
+        return np.array(labels, dtype=np.str_ if is_text else np.int64)
 
     def _classes(self, training: list[_Rows]) -> NDArray[Any]:
         """The label values in the order of their numbers."""
@@ -239,7 +243,7 @@ def _opened(file: Path, column: str) -> Iterator[Any]:
                 raise DataError(f"{file}: {unknown('column', column, opened.schema_arrow.names)}")
             yield opened
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{file}: not a readable Parquet file ({error})") from error
+        raise DataError(f"{file}: not a readable Parquet file ({' '.join(str(error).split())})") from error
 
 
 def _column(file: Path, column: str) -> Any:
