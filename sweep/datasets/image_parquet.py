@@ -107,7 +107,9 @@ class ImageParquet(Dataset):
     def _drawn(self, part: Part, training: list[_Rows], test_size: int) -> list[_Rows]:
         total = sum(len(entry.numbers) for entry in training)
         if test_size >= total:
-            raise DataError(f"{self.train}: test_size={test_size:,} of {total:,} rows leaves none to train on")
+            raise DataError(
+                f"{data_directory() / self.train}: test_size={test_size:,} of {total:,} rows leaves none to train on"
+            )
         is_test = np.zeros(total, dtype=bool)
         is_test[torch.randperm(total, generator=generator(0, "image_parquet", "test"))[:test_size].numpy()] = True
         ends = np.cumsum([len(entry.numbers) for entry in training])
@@ -159,13 +161,14 @@ class ImageParquet(Dataset):
         """The label values in the order of their numbers."""
         kinds = {entry.labels.dtype.kind for entry in training}
         if len(kinds) > 1:
-            raise DataError(f"{self.train}: column '{self.label_column}' is text in some files and integer in others")
+            column = f"{data_directory() / self.train}: column '{self.label_column}'"
+            raise DataError(f"{column} is text in some files and integer in others")
         values = np.unique(np.concatenate([entry.labels for entry in training]))
         if kinds == {"i"} and not np.array_equal(values, np.arange(len(values))):
             missing = next(number for number in range(len(values) + 1) if number not in values)
             given = f"{len(values)} labels between {values[0]} and {values[-1]}"
             text = f"must be integers from 0 without gaps, got {given}: {missing} is missing"
-            raise DataError(f"{self.train}: column '{self.label_column}' {text}")
+            raise DataError(f"{data_directory() / self.train}: column '{self.label_column}' {text}")
         return values
 
     def _numbered(self, rows: _Rows, classes: NDArray[Any]) -> NDArray[np.int64]:

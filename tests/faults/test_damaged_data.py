@@ -18,7 +18,7 @@ from sweep.datasets.base import picture
 from sweep.datasets.image_parquet import ImageParquet
 from sweep.errors import DataError
 
-MANY = settings(max_examples=250, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+MANY = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 PIXELS = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
 
 
