@@ -7,7 +7,8 @@ studies/digits/
     trials/0007/   config.json; checkpoint.pt until the trial ends; once it completed metrics.json, best.safetensors and
                    last.safetensors; error.txt where it failed
     optuna.log     the Optuna study, rebuilt from the journal (for optuna-dashboard)
-    mlflow.db      the MLflow mirror of the journal
+    mlflow.db      the MLflow mirror of the journal, where no other was named
+    mirror.json    where that is, and how much of the journal it has acknowledged
     results.parquet
 """
 

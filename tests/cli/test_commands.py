@@ -275,6 +275,7 @@ WRONG = [
     (("check", "absent.py"), "there is no search-space file absent.py"),
     (("resume", "digts"), "unknown study 'digts'"),
     (("status", "nowhere"), "unknown study"),
+    (("sync", "nowhere"), "unknown study"),
     (("extend", "nowhere", "--trials", "3"), "unknown study"),
     (("extend", "nowhere", "--trials", "0"), "greater than or equal to 1"),
     (("trial", "absent.json"), "there is no configuration"),
@@ -307,6 +308,24 @@ def test_missing_data_are_said_before_anything_is_written(tmp_path: Path) -> Non
     text = TINY.replace('dict(name="digits", train_size=200)', 'dict(name="image_folder", folder="nowhere", size=8)')
     (tmp_path / "tiny.py").write_text(text)
     assert "SWEEP_DATA_DIR" in sweep("run", "tiny.py", folder=tmp_path, code=2)
+    assert not (tmp_path / "studies").exists()
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("localhost:5000", "such as http://localhost:5000"),
+        ("htp://ada:s3cret@host", "did you mean 'http'"),
+        ("sqlite:///tiny.py", "cannot be used as a database"),
+    ],
+)
+def test_a_tracking_uri_that_never_will_do_is_refused_before_anything_is_written(
+    uri: str, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "tiny.py").write_text(TINY)
+    printed = sweep("run", "tiny.py", "--in-process", "--tracking-uri", uri, folder=tmp_path, code=2)
+    assert said in printed
+    assert "s3cret" not in printed
     assert not (tmp_path / "studies").exists()
 
 

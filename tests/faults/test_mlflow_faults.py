@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import base64
 import http.client
-import os
+import re
+import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from mirrored_study import Server, Shown, Sweep, until
+from mirrored_study import Server, Shown, Sweep, free_port, until
+from mlflow import MlflowClient
 from tiny_study import tiny
 
+from sweep.cli import main
+from sweep.orchestration.folder import StudyFolder
 from sweep.tracking.address import local_uri
 from sweep.tracking.check import Check, check
 from sweep.tracking.mlflow import Mirror
@@ -85,51 +91,48 @@ def test_a_server_that_is_killed_or_frozen_misses_and_doubles_nothing(
 SECRETS = ("s3cret-word", "wr0ng-word", "t0ken-word")
 
 
-def test_credentials_get_the_mirror_in_and_are_kept_nowhere(server: Server, tmp_path: Path) -> None:
-    (tmp_path / "tiny.py").write_text(_study_file())
+class Terminal:
+    """Runs commands in a folder, in this process, and keeps everything that they print."""
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+        self.patch, self.capfd, self.printed = patch, capfd, ""
+        patch.chdir(folder)
+        patch.setattr(sys, "excepthook", sys.excepthook)  # to be put back
+
+    def sweep(self, *arguments: str, code: int = 0) -> str:
+        self.patch.setattr(sys, "argv", ["sweep", *arguments])
+        with pytest.raises(SystemExit) as done:
+            main()
+        text = "".join(self.capfd.readouterr())
+        assert (done.value.code or 0) == code, text
+        self.printed += text
+        return text
+
+
+def test_credentials_get_the_mirror_in_and_are_kept_nowhere(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tiny.py").write_text(
+        f"from sweep.study import study_from\n\nSTUDY = study_from({tiny().to_json()!r}, 'tiny.py')\n"
+    )
+    terminal = Terminal(tmp_path, monkeypatch, capfd)
     with Guarded(server.port) as port:
-        uri = f"http://ada:s3cret-word@127.0.0.1:{port}"
-        printed = [_sweep(tmp_path, "run", "tiny.py", "--in-process", "--tracking-uri", uri)]
-        assert "sweep sync" not in printed[0], printed[0]
-        printed.append(_sweep(tmp_path, "sync", "tiny", code=2))
-        assert "credentials are kept nowhere" in printed[-1]
-        plain, token = f"http://127.0.0.1:{port}", {"MLFLOW_TRACKING_TOKEN": "t0ken-word"}
-        printed.append(_sweep(tmp_path, "sync", "tiny", "--tracking-uri", plain, environment=token))
-        assert "missing 0 runs and 0 values, doubled 0 runs and 0 values" in printed[-1]
-        wrong = f"http://ada:wr0ng-word@127.0.0.1:{port}"
-        printed.append(_sweep(tmp_path, "sync", "tiny", "--tracking-uri", wrong, code=2))
-        assert "it wants another user or password" in printed[-1]
-        printed.append(_sweep(tmp_path, "--debug", "sync", "tiny", "--tracking-uri", wrong, code=2))
-        assert "Traceback" in printed[-1]
-        assert "Traceback" not in "".join(printed[:-1])
+        plain = f"http://127.0.0.1:{port}"
+        right, wrong = (plain.replace("//", f"//ada:{word}@") for word in SECRETS[:2])
+        assert "sweep sync" not in terminal.sweep("run", "tiny.py", "--in-process", "--tracking-uri", right)
+        assert "credentials are kept nowhere" in terminal.sweep("sync", "tiny", code=2)
+        assert "another user or password" in terminal.sweep("sync", "tiny", "--tracking-uri", wrong, code=2)
+        assert "Traceback" not in terminal.printed
+        monkeypatch.setenv("SWEEP_DEBUG", "1")
+        assert "Traceback" in terminal.sweep("sync", "tiny", "--tracking-uri", wrong, code=2)
+        monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "t0ken-word")
+        faithful = "missing 0 runs and 0 values, doubled 0 runs and 0 values"
+        assert faithful in terminal.sweep("sync", "tiny", "--tracking-uri", plain)
     files = [path for place in (tmp_path, server.folder) for path in place.rglob("*") if path.is_file()]
     assert {"journal.log", "mirror.json", "study.json", "mlflow.db", "server.log"} <= {path.name for path in files}
-    for secret in SECRETS:
+    for secret in (*SECRETS, base64.b64encode(b"ada:s3cret-word").decode()):
         assert [str(path) for path in files if secret.encode() in path.read_bytes()] == []
-        assert secret not in "".join(printed)
-    for place in files:
-        assert base64.b64encode(b"ada:s3cret-word") not in place.read_bytes(), place
-
-
-def _study_file() -> str:
-    """The tiny study as a search-space file."""
-    return "from sweep.study import study_from\n\n" + f"STUDY = study_from({tiny().to_json()!r}, 'tiny.py')\n"
-
-
-def _sweep(folder: Path, *arguments: str, code: int = 0, environment: dict[str, str] | None = None) -> str:
-    """Run a command as a process of its own; everything it printed."""
-    command = [sys.executable, "-c", "from sweep.cli import main; main()", *arguments]
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env=os.environ | (environment or {}),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
+        assert secret not in terminal.printed
 
 
 class Guarded:
@@ -142,11 +145,11 @@ class Guarded:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 if self.headers.get("Authorization") not in (basic, "Bearer t0ken-word"):
                     return self.reply(401, b"You are not authenticated.")
-                server = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
                 kept = {k: v for k, v in self.headers.items() if k.lower() in ("content-type", "accept")}
-                server.request(self.command, self.path, body, kept)
-                answer = server.getresponse()
-                return self.reply(answer.status, answer.read())
+                with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as server:
+                    server.request(self.command, self.path, body, kept)
+                    answer = server.getresponse()
+                    return self.reply(answer.status, answer.read())
 
             do_GET = do_POST = do_PUT = do_PATCH = answer  # noqa: N815
 
@@ -168,3 +171,39 @@ class Guarded:
     def __exit__(self, *arguments: object) -> None:
         self.door.shutdown()
         self.door.server_close()
+
+
+def test_the_page_shows_the_studys_own_store_and_never_outlives_the_command(tmp_path: Path) -> None:
+    folder = StudyFolder.create(tmp_path, tiny()).path
+    store = f"sqlite:///{tmp_path}/elsewhere.db"
+    sweep = Sweep(folder)
+    sweep.session()
+    mirror = Mirror(folder, store, "tiny")
+    MlflowClient(store).create_experiment("another one, which comes first")
+    mirror.start()  # as the sweep does, which makes it the study's own
+    assert mirror.stop(timeout=60) == 0
+    port = free_port()
+    command = [sys.executable, "-c", "from sweep.cli import main; main()", "ui", "tiny", "--studies", str(tmp_path)]
+    with (tmp_path / "log").open("wb") as log:
+        page = subprocess.Popen([*command, "--port", str(port)], cwd=tmp_path, stdout=log, stderr=log)
+    try:
+        until(lambda: _answers("127.0.0.1", port), 300)
+        said = (tmp_path / "log").read_text()
+        assert f"http://127.0.0.1:{port}/#/experiments/2/runs" in said
+        assert re.search(rf"MLflow on {store} ", said)
+        assert not _answers("127.0.0.2", port)  # as it would, did it listen everywhere
+        taken = subprocess.run(
+            [*command, "--port", str(port)], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert (taken.returncode, "Traceback" in taken.stderr) == (2, False)
+        assert f"cannot listen on 127.0.0.1:{port} (Address already in use); choose --port" in taken.stderr
+    finally:
+        page.send_signal(signal.SIGKILL)
+        page.wait()
+    if sys.platform == "linux":
+        until(lambda: not _answers("127.0.0.1", port), 30)
+
+
+def _answers(host: str, port: int) -> bool:
+    with socket.socket() as trial:
+        return trial.connect_ex((host, port)) == 0

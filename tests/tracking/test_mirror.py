@@ -274,6 +274,20 @@ def test_it_rests_twenty_times_as_long_as_it_works(tmp_path: Path) -> None:
     assert sorted(impatient.waits)[len(impatient.waits) // 2] < 1
 
 
+def test_after_an_outage_it_looks_once_more_at_what_is_there(tmp_path: Path) -> None:
+    """A request that was given up may have been carried out after the mirror looked."""
+    journal_of(tmp_path, range(3))
+    shelf = Shelf()
+    shelf.fault = raise_at(1, OSError("away"))
+    mirror = ShelfMirror(tmp_path, shelf)
+    mirror.start()
+    until(lambda: mirror.last_error is not None)
+    connections: list[int] = []
+    shelf.fault = lambda number: connections.append(shelf.connections)
+    assert mirror.stop(timeout=10) == 0
+    assert shelf.connections == connections[-1] + 1
+
+
 def test_stopping_waits_no_longer_than_it_was_told(tmp_path: Path) -> None:
     journal_of(tmp_path, range(10))
     shelf, release = Shelf(), threading.Event()
