@@ -151,6 +151,8 @@ def torment(machines: Machines, kills: int, chance: random.Random) -> tuple[list
     chance.shuffle(plan)
     snapshots, killed = [], Counter[str]()
     for number, kind in enumerate(plan, start=1):
+        if chance.random() < 0.5:  # in the middle of training; else perhaps while something still starts
+            _keep_alive_until_told_more(machines)
         _keep_alive(machines, chance.uniform(0, LONGEST_PAUSE))
         while (pid := machines.victim(kind)) is None:
             _keep_alive(machines, 0.2)
@@ -200,6 +202,13 @@ def _keep_alive(machines: Machines, seconds: float, but: str = "", extend: bool 
         if time.monotonic() >= deadline:
             return
         time.sleep(0.1)
+
+
+def _keep_alive_until_told_more(machines: Machines) -> None:
+    """Until the journal has grown by an epoch, at most for `PATIENCE`."""
+    before, deadline = _journal(machines).count(b'"event":"reported"'), time.monotonic() + PATIENCE
+    while _journal(machines).count(b'"event":"reported"') == before and time.monotonic() < deadline:
+        _keep_alive(machines, 0.2)
 
 
 def _journal(machines: Machines) -> bytes:
