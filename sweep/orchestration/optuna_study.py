@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from bisect import insort
-from collections import deque
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,9 +19,10 @@ from optuna.distributions import BaseDistribution
 from optuna.storages.journal import BaseJournalBackend, JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from sweep.objective import Goal, Rank
+from sweep.objective import Rank
+from sweep.study import Study
 
-LATEST = 150  # finished trials that a model is made from, beside the best ones
+LATEST = 150  # finished trials, the last ones asked, that a model is made from beside the best ones
 BEST = 50  # of each goal; TPE's good ones are 25 at most
 
 
@@ -50,16 +50,15 @@ class Log(BaseJournalBackend):
 class OptunaStudy(optuna.Study):
     """A study that shows a sampler, within `thinned`, the running, the latest and the best trials only."""
 
-    def __init__(
-        self, name: str, log: Log, goals: Sequence[Goal], distributions: Mapping[str, BaseDistribution]
-    ) -> None:
-        storage = JournalStorage(log)
-        storage.create_new_study([optuna.study.StudyDirection[goal.direction.upper()] for goal in goals], name)
-        super().__init__(name, storage)
+    def __init__(self, study: Study, log: Log, distributions: Mapping[str, BaseDistribution]) -> None:
+        storage, goals = JournalStorage(log), study.objective
+        storage.create_new_study([optuna.study.StudyDirection[goal.direction.upper()] for goal in goals], study.name)
+        super().__init__(study.name, storage)
         self._distributions = distributions
         self._shown: list[FrozenTrial] | None = None
         self._running: set[int] = set()
-        self._latest: deque[int] = deque(maxlen=LATEST)
+        self._most = max(LATEST, study.startup_trials)  # of which samplers want to see so many
+        self._latest: list[int] = []
         self._best: list[list[tuple[Rank, int]]] = [[] for _ in goals]
 
     def remember(self, number: int, ranks: Sequence[Rank] | None) -> None:
@@ -68,13 +67,16 @@ class OptunaStudy(optuna.Study):
             self._running.add(number)
             return
         self._running.discard(number)
-        self._latest.append(number)
-        for best, rank in zip(self._best, ranks, strict=True):
-            insort(best, (rank, -number))
-            del best[:-BEST]
         # The storage holds every trial's own copy of every distribution: 4 KB a trial.
         trial = self._trial(number)
         trial.distributions = {name: self._distributions[name] for name in trial.distributions}
+        if trial.state == TrialState.FAIL:  # no model is made from it
+            return
+        insort(self._latest, number)  # in whatever order they ended: a resumed study is to show the same
+        del self._latest[: -self._most]
+        for best, rank in zip(self._best, ranks, strict=True):
+            insort(best, (rank, -number))
+            del best[:-BEST]
 
     @contextmanager
     def thinned(self, is_thinned: bool) -> Iterator[None]:

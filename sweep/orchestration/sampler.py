@@ -46,7 +46,7 @@ class Sampler:
     ) -> None:
         self.study = study
         self._distributions = {name: distribution(domain) for name, domain in study.space.domains().items()}
-        self.optuna = OptunaStudy(study.name, Log(folder / "optuna.log"), study.objective, self._distributions)
+        self.optuna = OptunaStudy(study, Log(folder / "optuna.log"), self._distributions)
         self._inherited = self._restored = 0
         for trial in inherited:
             self._restore(trial)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from test_sampler import drive, study_for
+from test_sampler import drive, study_for, told
 from tiny_study import METRIC, record
 
 from sweep.errors import StudyError
@@ -29,6 +29,27 @@ def test_a_long_study_is_modelled_from_its_latest_and_best_trials(
     assert seen == {trial.number for trial in (*best, *trials[-8:])} and len(seen) < 12
     assert len(sampler.optuna._get_trials()) == 30
     assert Sampler(study, tmp_path / "again", trials).ask(30) == sampler.ask(30)
+
+
+def test_what_is_shown_depends_on_no_order_and_is_enough_for_the_startup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trials that run at once end in any order; failed ones teach nothing; a long startup needs long memory."""
+    monkeypatch.setattr(optuna_study, "LATEST", 4)
+    monkeypatch.setattr(optuna_study, "BEST", 2)
+    study = study_for("tpe", startup_trials=12)
+    (tmp_path / "again").mkdir()
+    sampler = Sampler(study, tmp_path)
+    trials = [record(number, sampler.ask(number)) for number in range(30)]
+    for trial in reversed(trials):
+        sampler.tell(told(trial, "failed" if trial.number % 3 == 0 else "completed"))
+    with sampler.optuna.thinned(True):
+        shown = {trial.number for trial in sampler.optuna._get_trials()}
+    assert {number for number in range(30) if number % 3}.issuperset(shown)
+    assert len(shown) >= 12 and max(shown) == 29
+    proposal = sampler.ask(30)
+    assert proposal == Sampler(study, tmp_path / "again", trials).ask(30)
+    assert proposal[2]  # what TPE notes of a proposal that it modelled
 
 
 def test_what_optuna_holds_is_compared_with_the_ledger_trial_by_trial(tmp_path: Path) -> None:

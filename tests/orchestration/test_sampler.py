@@ -104,7 +104,7 @@ STUDIES: dict[str, dict[str, Any]] = {
 
 
 def study_for(sampler: str, **changes: Any) -> Study:
-    return tiny(sampler=sampler, startup_trials=4, **{**STUDIES[sampler], **changes})
+    return tiny(sampler=sampler, **{"startup_trials": 4, **STUDIES[sampler], **changes})
 
 
 # gp fits a model at every proposal
