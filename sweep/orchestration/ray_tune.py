@@ -28,7 +28,8 @@ SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",  # our own progress display
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Ray's own memory monitor ends Tune where it kills a worker; one that the system kills is restarted like any other.
+    # Where Ray's own memory monitor kills a worker, Tune ends, and every trial goes back to its checkpoint. The system
+    # kills workers first as well (Ray asks it to), and one that it kills is taken up again like any other.
     "RAY_memory_monitor_refresh_ms": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard cost 7 ms a trial and 500 MB of the driver
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
