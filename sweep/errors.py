@@ -7,7 +7,8 @@
     ├── DiskFullError         a disk without room for what is to be written
     ├── JournalError          a journal line that does not parse: names file and line
     ├── StudyError            a study folder that is absent, taken, or another study's
-    └── Diverged              training produced a non-finite loss (a trial's end, not a fault)
+    ├── Diverged              training produced a non-finite loss (a trial's end, not a fault)
+    └── Collapsed             robustness was lost to catastrophic overfitting (a trial's end as well)
 
 The command line prints a SweepError as its sentence and exits with 2; anything else is a defect of ours.
 """
@@ -54,6 +55,10 @@ class StudyError(SweepError):
 
 class Diverged(SweepError):  # noqa: N818  # a trial's end, not a fault
     """Training produced a non-finite loss."""
+
+
+class Collapsed(SweepError):  # noqa: N818  # a trial's end, not a fault
+    """Robustness was lost to catastrophic overfitting, and the study stops such trials."""
 
 
 def unknown(what: str, given: object, allowed: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ each example, over attacks: mean_x min_a, never the least of the attacks' means 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -36,6 +36,7 @@ class Verdicts:
     logits: Tensor
     labels: Tensor
     robust: dict[str, Tensor]
+    strays: dict[str, float] = field(default_factory=dict)  # how far outside of the ball or box it went, in pixel units
 
     @property
     def clean(self) -> Tensor:
@@ -68,6 +69,7 @@ def evaluate(
         labels = split.labels
         clean = ~wrong(logits, labels)
         robust = {label: clean.clone() for attack in attacks for label in attack.labels}
+        strays = dict.fromkeys(robust, 0.0)
         for attack in attacks:
             for start in range(0, len(split), BATCH):
                 rows = start + clean[start : start + BATCH].nonzero().squeeze(1)
@@ -76,7 +78,8 @@ def evaluate(
                     adversary = adversary_of(threat_model, threat_model.epsilon, seed, attack, start, images.device)
                     for label, points in attack.stages(network, images, truth, adversary):
                         robust[label][rows] = ~misclassified(network, points, truth)
-    return Verdicts(logits.cpu(), labels.cpu(), {label: held.cpu() for label, held in robust.items()})
+                        strays[label] = max(strays[label], _stray(points, images, threat_model))
+    return Verdicts(logits.cpu(), labels.cpu(), {label: held.cpu() for label, held in robust.items()}, strays)
 
 
 def naive_accuracy(
@@ -127,6 +130,13 @@ def confidence(
         f"{prefix}/negative_log_likelihood": F.cross_entropy(logits, labels).item(),
     }
     return {key: value for key, value in figures.items() if value is not None}
+
+
+def _stray(points: Tensor, images: Tensor, threat_model: ThreatModel) -> float:
+    """How far the farthest point lies outside of the ball around its image, or of the pixel box; not a number is 1."""
+    beyond = threat_model.distance(points, images).amax() - threat_model.epsilon
+    outside = torch.stack([beyond, -points.amin(), points.amax() - 1])
+    return max(float(outside.nan_to_num(nan=1.0, posinf=1.0).amax()), 0.0)
 
 
 def mixed_accuracy(clean: float, adversarial: float, share: float) -> float:

@@ -21,7 +21,7 @@ from sweep import checkpoint
 from sweep.alpha_rules import Measurement
 from sweep.configuration import TrialConfig, fingerprint
 from sweep.datasets import Split, Splits
-from sweep.errors import CheckpointError, ConfigurationError
+from sweep.errors import CheckpointError, Collapsed, ConfigurationError
 from sweep.evaluation import Verdicts, confidence, evaluate, mixed_accuracy, naive_accuracy
 from sweep.figures import refuse_non_finite
 from sweep.models.batch_norm import split_batch_norm
@@ -30,7 +30,7 @@ from sweep.objective import Rank
 from sweep.resources import choose_device, reset_peak_memory
 from sweep.seeding import layer_randomness
 from sweep.training import EpochResult, Plan, State, train
-from sweep.validity import IMAGES, Subject, Validity, examine
+from sweep.validity import IMAGES, Subject, Validity, collapse, examine
 
 CHECKPOINT = "checkpoint.pt"
 VERDICTS = "verdicts.safetensors"  # booleans [N] by attack, of the test split's examples in the source's order
@@ -72,9 +72,13 @@ class Trial:
 
         A due checkpoint is written before its result is given away. Where checkpoints are rarer than epochs, an epoch
         that was reported and not saved is trained again, to the same figures, and not given twice.
+
+        Raises Collapsed after an epoch of catastrophic overfitting, where the configuration says stop.
         """
         yield from [result for result in self.results if result.epoch > reported]
+        self._refuse_collapse()
         for result in train(self.plan, self.state):
+            self._look_for_collapse(result)
             self.results.append(result)
             if self.best is None or self._rank(result) > self._rank(self.best):
                 self.best, self.best_weights = result, _copy(self.network)
@@ -83,6 +87,7 @@ class Trial:
                 self.save()
             if result.epoch > reported:
                 yield result
+            self._refuse_collapse()
 
     @property
     def selected(self) -> EpochResult:
@@ -210,6 +215,21 @@ class Trial:
         self.results = [EpochResult(**result) for result in saved["results"]]
         self.best = EpochResult(**saved["best"]) if saved["best"] else None
         self.best_weights = saved["best_weights"]
+
+    def _look_for_collapse(self, result: EpochResult) -> None:
+        earlier = [past.metrics for past in self.results]
+        gap = collapse.measured_gap(self.config, self.network, self.validation, earlier, result.metrics)
+        if gap is not None:
+            result.metrics[collapse.METRIC] = gap
+
+    def _refuse_collapse(self) -> None:
+        if self.config.catastrophic_overfitting != "stop" or not self.results:
+            return
+        last = self.results[-1]
+        if collapse.is_collapse(last.metrics):
+            self.save()
+            gap = f"the accuracy under one step is {last.metrics[collapse.METRIC]:.2f} above that under many"
+            raise Collapsed(f"catastrophic overfitting in epoch {last.epoch}: {gap}")
 
     def _examine(self, verdicts: Verdicts) -> Validity:
         some = slice(IMAGES[self.config.validity])

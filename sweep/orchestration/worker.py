@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 
 from sweep.configuration import TrialConfig
-from sweep.errors import DiskFullError, Diverged
+from sweep.errors import Collapsed, DiskFullError, Diverged
 from sweep.registry import validated
 from sweep.trial import Trial
 
@@ -58,6 +58,8 @@ def messages(assignment: Assignment) -> Iterator[dict[str, Any]]:
         yield origin | {"end": "completed", "final": final, "validity": validity, "error": None}
     except Diverged as error:
         yield origin | {"end": "diverged", "final": None, "error": describe(error)}
+    except Collapsed as error:
+        yield origin | {"end": "stopped", "final": None, "error": describe(error)}
     except DiskFullError as error:
         yield origin | {"halted": str(error)}
     except Exception as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from sweep.configuration import TrialConfig
 from sweep.models.network import crafting
 from sweep.seeding import layer_randomness
-from sweep.validity import networks, strength  # noqa: F401  # registers their checks
+from sweep.validity import account, blackbox, learning, networks, preprocessing, strength  # noqa: F401  # register
 from sweep.validity.base import CHECKS, Check, Level, Outcome, Validity, asked
 from sweep.validity.subject import IMAGES, Subject, judge_of
 
@@ -37,5 +37,5 @@ def examine(subject: Subject) -> Validity:
 
 def cost(config: TrialConfig, validation: int) -> float:
     """Gradient evaluations of a trial's checks, at most, with so many validation images."""
-    images = min(IMAGES[config.validity], validation)
+    images = min(IMAGES[config.validity], validation) * max(config.defense.test_draws, 1)
     return images * sum(check.passes(judge_of(config)) for check in asked(config.validity))

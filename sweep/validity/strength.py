@@ -134,7 +134,7 @@ def unbounded(subject: Subject) -> float:
     source="Carlini et al. 2019, section 4.4; Croce & Hein 2020, section 4",
     passes=lambda judge: other_loss(judge).gradient_evaluations,
     investigate=0.03,
-    suspect=0.1,
+    suspect=0.2,
 )
 def losses(subject: Subject) -> float:
     return subject.broken_only_by(other_loss(subject.judge))

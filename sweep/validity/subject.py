@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sweep.attacks import Attack
 from sweep.attacks.fgsm import FGSM
@@ -56,29 +57,29 @@ class Subject:
         """[n] booleans: what is right where it stands."""
         return self.verdicts.clean[: len(self.split)]
 
-    def held(self, attack: Attack, factor: float = 1.0, network: Network | None = None) -> Tensor:
+    def held(self, attack: Attack, factor: float = 1.0, *, bypass: bool = False) -> Tensor:
         """[n] booleans: what withstands an attack within `factor` times the study's radius. Known answers are reused.
 
-        `network` stands in for the subject's own, where a check attacks it in another way.
+        With `bypass` the attack's gradients skip the preprocessing.
         """
-        threat_model = self.config.threat_model
-        if network is not None or factor != 1.0 or attack not in self.attacks:
-            key = f"{attack.model_dump_json()} {factor} {type(network).__name__}"
-            if key not in self._held:
-                moved = threat_model.model_copy(update={"epsilon": threat_model.epsilon * factor})
-                seed = self.config.seed
-                verdicts = evaluate(network or self.network, self.split, [scaled(attack, factor)], moved, seed)
-                self._held[key] = verdicts.worst_case
-            return self._held[key]
-        return self.verdicts.robust[attack.label][: len(self.split)]
+        if attack in self.attacks and factor == 1.0 and not bypass:
+            return self.verdicts.robust[attack.label][: len(self.split)]
+        key = f"{attack.model_dump_json()} {factor} {bypass}"
+        if key not in self._held:
+            threat_model = self.config.threat_model
+            moved = threat_model.model_copy(update={"epsilon": threat_model.epsilon * factor})
+            with bypassed(self.network) if bypass else nullcontext():
+                verdicts = evaluate(self.network, self.split, [scaled(attack, factor)], moved, self.config.seed)
+            self._held[key] = verdicts.robust[attack.label]
+        return self._held[key]
 
-    def lost(self, attack: Attack, network: Network | None = None) -> float:
+    def lost(self, attack: Attack) -> float:
         """By how much the judge's accuracy falls under another attack in its place; negative where it is stronger."""
-        return share(self.held(self.judge)) - share(self.held(attack, network=network))
+        return share(self.held(self.judge)) - share(self.held(attack))
 
-    def broken_only_by(self, attack: Attack, network: Network | None = None) -> float:
+    def broken_only_by(self, attack: Attack, *, bypass: bool = False) -> float:
         """The share of images that withstand the judge and not the other attack."""
-        return share(self.held(self.judge) & ~self.held(attack, network=network))
+        return share(self.held(self.judge) & ~self.held(attack, bypass=bypass))
 
     @property
     def attacks(self) -> tuple[Attack, ...]:
@@ -102,6 +103,31 @@ def scaled(attack: Attack, factor: float) -> Attack:
     """The attack for a radius that is `factor` times as large: a step given in pixels grows with the ball."""
     step = getattr(attack, "step_size", None)
     return attack if step is None else attack.model_copy(update={"step_size": step * factor})
+
+
+class StraightThrough(nn.Module):
+    """A preprocessing whose gradient is that of the identity (BPDA, Athalye et al. 2018)."""
+
+    def __init__(self, preprocess: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.preprocess = preprocess
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images + (self.preprocess(images) - images).detach()
+
+
+@contextmanager
+def bypassed(network: Network) -> Iterator[None]:
+    """Gradients skip the network's preprocessing inside; what it answers is the same."""
+    preprocess = network.preprocess
+    assert preprocess is not None
+    del network.preprocess  # torch lets no module take a plain attribute's place, nor the other way round
+    network.preprocess = StraightThrough(preprocess)
+    try:
+        yield
+    finally:
+        del network.preprocess
+        network.preprocess = preprocess
 
 
 FGSM_ONCE = FGSM()
