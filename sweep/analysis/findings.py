@@ -29,10 +29,10 @@ def suspects(ledger: Ledger) -> list[str]:
             by_check.setdefault(id, []).append(trial.number)
     count = "1 trial is" if len(trials) == 1 else f"{len(trials)} trials are"
     reasons = sorted(by_check.items(), key=lambda item: -len(item[1]))
-    return [f"{count} kept out of every best; sweep trial, or metrics.json, explains"] + [
+    return [f"{count} kept out of every best (docs/validity.md says why)"] + [
         f"trial {', '.join(map(str, numbers))}: {_titled(id)}" for id, numbers in reasons
     ]
 
 
 def _titled(id: str) -> str:
-    return f"{id} {CHECKS[id].title}" if id in CHECKS else id
+    return f"{id} {CHECKS[id].title}. {CHECKS[id].remedy}" if id in CHECKS else id
