@@ -21,7 +21,7 @@ _GRADIENTS = "The judge's gradients lead nowhere: see V4, V16 and V19, and judge
     suspect=0.1,
 )
 def black_box(subject: Subject) -> float:
-    return subject.broken_only_by(Square(num_queries=100 if subject.config.validity == "fast" else 1000))
+    return subject.broken_only_by(Square(num_queries=_queries(subject, 100, 1000)))
 
 
 @check(
@@ -35,4 +35,10 @@ def black_box(subject: Subject) -> float:
     suspect=0.05,
 )
 def noise(subject: Subject) -> float:
-    return subject.broken_only_by(RandomNoise(num_draws=20 if subject.config.validity == "fast" else 500))
+    return subject.broken_only_by(RandomNoise(num_draws=_queries(subject, 20, 500)))
+
+
+def _queries(subject: Subject, fast: int, full: int) -> int:
+    """A quarter as many where each answer is the mean over a random network's draws."""
+    queries = fast if subject.config.validity == "fast" else full
+    return queries // 4 if subject.network.draws else queries
