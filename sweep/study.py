@@ -159,6 +159,11 @@ class Study(Record):
             return [f"space.{text}" if text.split(":")[0].split(".")[0] in config else text for text in problems(error)]
         return []
 
+    @property
+    def experiment(self) -> str:
+        """Where MLflow shows it: under its name, or with the study that it confirms."""
+        return self.confirms.study if self.confirms else self.name
+
     def to_json(self) -> dict[str, Any]:
         """The study in full, every default written out."""
         return self.model_dump(mode="json")

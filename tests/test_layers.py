@@ -65,6 +65,7 @@ ORDER = [
     "tracking.mirror",
     "tracking.contents",
     "tracking.address",
+    "tracking.home",
     "tracking.mlflow",
     "tracking.probe",
     "tracking.check",

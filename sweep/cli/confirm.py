@@ -43,8 +43,10 @@ def confirm(
     from sweep.analysis.confirm import begin, select
     from sweep.cli.files import json_or_text
     from sweep.orchestration.folder import StudyFolder
+    from sweep.tracking.home import uri_of
 
     searched = StudyFolder.find(studies, study)
     attacks = [json_or_text(text) for text in attack or ["auto_attack"]]
     selection = select(searched, top=top, seeds=seeds, attacks=attacks, baselines=baselines, raced=raced)
-    search_in(begin(searched, selection, again=again), address, tracking_uri, in_process)
+    uri = uri_of(searched.path, tracking_uri)  # its runs lie where those of the search do
+    search_in(begin(searched, selection, again=again), address, uri, in_process)

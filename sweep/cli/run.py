@@ -68,7 +68,7 @@ def resume(
     Example: sweep resume digits
     """
     from sweep.orchestration.folder import StudyFolder
-    from sweep.tracking.mlflow import uri_of
+    from sweep.tracking.home import uri_of
     from sweep.tracking.probe import probe
 
     folder = StudyFolder.find(studies, study)
@@ -135,12 +135,13 @@ def search_in(
     from sweep.cli.progress import Progress
     from sweep.cli.verdict import show_confirmation
     from sweep.orchestration import search as searching
+    from sweep.tracking.home import uri_of
     from sweep.tracking.mirror import standing
-    from sweep.tracking.mlflow import Mirror, uri_of
+    from sweep.tracking.mlflow import Mirror
 
     study = folder.study()
     uri = uri_of(folder.path, tracking_uri)
-    mirror = Mirror(folder.path, uri, study.name)
+    mirror = Mirror(folder.path, uri, study.experiment, folder.searched())
     with Progress(study) as progress, searching.opened(folder, progress.hear, progress.say) as search:
         progress.follow(search)
         if search.restored:

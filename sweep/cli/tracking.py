@@ -46,16 +46,17 @@ def sync(
     from sweep.orchestration.folder import StudyFolder
     from sweep.tracking.address import redacted
     from sweep.tracking.check import check
-    from sweep.tracking.mlflow import Mirror, uri_of
+    from sweep.tracking.home import uri_of
+    from sweep.tracking.mlflow import Mirror
     from sweep.tracking.probe import probe
 
     folder = StudyFolder.find(studies, study)
-    name, uri = folder.study().name, uri_of(folder.path, tracking_uri)
+    name, uri = folder.study().experiment, uri_of(folder.path, tracking_uri)
     if away := probe(uri, name):
         raise StudyError(f"{away}; nothing is lost: `sweep sync` sends everything when MLflow is back")
     if not folder.journal.exists():
         raise StudyError(f"{folder.path} has no journal yet: there is nothing to send")
-    mirror = Mirror(folder.path, uri, name)
+    mirror = Mirror(folder.path, uri, name, folder.searched())
     sent, found = mirror.sync(), check(folder.path, uri, name)
     if not found.is_faithful:
         typer.echo(f"{_wrong(found)}; sending everything again")
@@ -103,11 +104,12 @@ def ui(
     from sweep.errors import StudyError
     from sweep.orchestration.folder import StudyFolder
     from sweep.tracking.address import is_database, redacted
-    from sweep.tracking.mlflow import client_of, experiment_of, uri_of
+    from sweep.tracking.home import uri_of
+    from sweep.tracking.mlflow import client_of, experiment_of
     from sweep.tracking.probe import probe
 
     folder = StudyFolder.find(studies, study or _newest(studies))
-    name, uri = folder.study().name, uri_of(folder.path, tracking_uri)
+    name, uri = folder.study().experiment, uri_of(folder.path, tracking_uri)
     if away := probe(uri, name):
         raise StudyError(away)
     experiment = experiment_of(client_of(uri), name)

@@ -134,6 +134,11 @@ class StudyFolder:
             write_json(self.path / "study.json", record)
         return before, after
 
+    def searched(self) -> Path | None:
+        """The folder, beside this one, of the study that this one confirms; None where it confirms nothing."""
+        confirms = self.study().confirms
+        return self.path.parent / confirms.study if confirms else None
+
     def ledger(self) -> Ledger:
         """What the journal says, summed up; empty where nothing was run yet."""
         ledger = Ledger()

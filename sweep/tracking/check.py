@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from sweep.tracking.contents import Contents, Point, contents, milliseconds, run_of
+from sweep.tracking.home import address_of
 from sweep.tracking.journal import FILE_NAME, read
 from sweep.tracking.mirror import mirrored
 from sweep.tracking.mlflow import (
     MOST_POINTS,
-    address_of,
     client_of,
     experiment_of,
     history,

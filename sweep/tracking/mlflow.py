@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sweep.errors import StudyError
-from sweep.tracking.address import checked, is_database, local_uri, redacted
+from sweep.tracking.address import is_database, redacted
 from sweep.tracking.contents import Contents, Point, contents, milliseconds, run_of, shortened
+from sweep.tracking.home import address_of
 from sweep.tracking.journal import FILE_NAME, read
-from sweep.tracking.mirror import Destination, JournalMirror, mirrored
+from sweep.tracking.mirror import Destination, JournalMirror
 
 MOST_POINTS = 25_000  # of a metric that MLflow gives at once
-_OWN = "mlflow.db"  # the study folder's own database, wherever that folder is moved to
 # No HTTP retries: our own come later and look first whether the lost answer's request had made its run after all.
 _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
@@ -35,19 +35,23 @@ _ENVIRONMENT = {
 
 
 class Mirror(JournalMirror):
-    """Mirrors the journal in a study's folder to the MLflow at `tracking_uri`, in the experiment named `study`."""
+    """Mirrors the journal in a study's folder to the MLflow at `tracking_uri`, in the experiment named `study`.
 
-    def __init__(self, folder: Path, tracking_uri: str, study: str) -> None:
+    A confirmation's runs lie within those of the study that it confirms, whose folder is `under`.
+    """
+
+    def __init__(self, folder: Path, tracking_uri: str, study: str, under: Path | None = None) -> None:
         super().__init__(folder, address_of(folder, tracking_uri))
         self._tracking_uri = tracking_uri
         self._study = study
+        self._under = under
         set_environment()
 
     def _connect(self) -> Destination:
         client = client_of(self._tracking_uri)
         artifacts = str(self.folder.absolute() / "mlartifacts") if is_database(self._tracking_uri) else None
         experiment = _experiment(client, self._study, artifacts)
-        return Runs(client, experiment, self._study, self.folder)
+        return Runs(client, experiment, self._study, self.folder, self._under)
 
     def _explain(self, error: Exception) -> str:
         return explained(error, self._tracking_uri)
@@ -56,9 +60,10 @@ class Mirror(JournalMirror):
 class Runs:
     """The runs of one journal: the parent, and the children by the number of their trial."""
 
-    def __init__(self, client: Any, experiment: str, study: str, folder: Path) -> None:
+    def __init__(self, client: Any, experiment: str, study: str, folder: Path, under: Path | None = None) -> None:
         self._client = client
         self._experiment = experiment
+        self._under = under
         self._study_file = folder / "study.json"
         self._identity = {"sweep.study": study, "sweep.journal": identity(folder)}
         self._known: dict[int | None, str] = {}
@@ -77,7 +82,7 @@ class Runs:
         refusals: list[str] = []
         for number, own in by_run.items():
             if number is None and number not in self._known:
-                self._known[number] = self._create(f"sweep {self._identity['sweep.study']}", milliseconds(events[0]))
+                self._known[number] = self._create_parent(milliseconds(events[0]))
             refusals += self._write(number, own) if own else []
         return refusals
 
@@ -108,6 +113,13 @@ class Runs:
                 self._client.update_run(run, status=added.status)
         if added.begins_session:
             self._copy_study_file(run)
+
+    def _create_parent(self, began: int | None) -> str:
+        name = self._identity["sweep.study"]
+        if self._under is None:
+            return self._create(f"sweep {name}", began)
+        searched = _found(self._client, self._experiment, identity(self._under)).get(None)
+        return self._create(f"confirm {name}", began, {"mlflow.parentRunId": searched[0].run} if searched else None)
 
     def _create(self, name: str, began: int | None, tags: dict[str, str] | None = None) -> str:
         tags = self._identity | (tags or {})
@@ -143,29 +155,6 @@ def set_environment() -> None:
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-
-
-def address_of(folder: Path, tracking_uri: str) -> str:
-    """What a study's folder may remember of a tracking URI."""
-    return _OWN if tracking_uri == local_uri(folder) else redacted(tracking_uri)
-
-
-def uri_of(folder: Path, given: str | None) -> str:
-    """The tracking URI to use: the one that was given, else the one that the study's sweep used last, else its own.
-
-    Raises StudyError for a URI of no use, and where the last one held credentials, which are kept nowhere.
-    """
-    if given:
-        return checked(given)
-    last, _ = mirrored(folder)
-    if last is None or last == _OWN:
-        return local_uri(folder)
-    if "***" in last:
-        raise StudyError(
-            f"this study goes to {last}, and credentials are kept nowhere: give --tracking-uri again, or set "
-            "MLFLOW_TRACKING_URI"
-        )
-    return last
 
 
 def client_of(tracking_uri: str) -> Any:

@@ -9,8 +9,8 @@ import pytest
 
 from sweep.errors import StudyError
 from sweep.tracking.address import checked, local_uri, redacted
+from sweep.tracking.home import uri_of
 from sweep.tracking.mirror import STATE
-from sweep.tracking.mlflow import uri_of
 
 
 @pytest.mark.parametrize(

@@ -227,6 +227,23 @@ def test_a_run_whose_making_was_never_confirmed_is_found_again(folder: Path, mon
     assert shown.history(0, ADVERSARIAL) == [(0, 0.0), (1, 0.1), (2, 0.2)]
 
 
+def test_a_confirmation_lies_within_the_search(folder: Path, tmp_path: Path) -> None:
+    confirming = tmp_path / "digits-confirmation"
+    confirming.mkdir()
+    for each, under in ((folder, None), (confirming, folder)):
+        sweep = Sweep(each)
+        sweep.session()
+        sweep.whole(0)
+        Mirror(each, local_uri(folder), "digits", under).sync()
+    client = mlflow.MlflowClient(local_uri(folder))
+    experiment = client.get_experiment_by_name("digits")
+    found = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    searched, confirmed = found["sweep digits"], found["confirm digits"]
+    assert confirmed.data.tags["mlflow.parentRunId"] == searched.info.run_id
+    children = client.search_runs([experiment.experiment_id], f"tags.mlflow.parentRunId = '{confirmed.info.run_id}'")
+    assert [run.data.tags["sweep.trial"] for run in children] == ["0"]
+
+
 def test_unknown_events_show_nothing(folder: Path) -> None:
     sweep = Sweep(folder)
     sweep.session()
