@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from sweep.models.resnet18 import BasicBlock, ResNet18
+from sweep.models.resnet18 import BasicBlock, Projection, ResNet18
 
 
 def test_parameter_count_of_the_cifar_resnet18() -> None:
@@ -45,3 +45,10 @@ def test_activation_is_the_named_one() -> None:
     core = ResNet18(width=4, activation="silu").build(3, (32, 32), 10)
     assert sum(isinstance(module, nn.SiLU) for module in core.modules()) == 1 + 8 * 2
     assert not any(isinstance(module, nn.ReLU) for module in core.modules())
+
+
+def test_a_projection_is_the_strided_convolution() -> None:
+    projection = Projection(5, 10, 2)
+    images = torch.rand(3, 5, 7, 6)
+    expected = torch.nn.functional.conv2d(images, projection.weight, stride=2)
+    torch.testing.assert_close(projection(images), expected)
