@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from bisect import insort
+from bisect import bisect_right, insort
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -35,16 +35,16 @@ class Rungs:
         return [level for level in passed if trial not in self.values.get(level, {})]
 
     def judge(self, trial: int, resource: float, best: float) -> tuple[bool, dict[str, float]]:
-        """Whether a trial with `best` so far, for so much `resource`, goes on; and what is recorded: rung to value.
+        """Whether a trial with `best` so far, for so much `resource`, goes on; and what to record: rung to value.
 
-        The first `reduction_factor - 1` trials at a rung always go on: there is too little to compare them with.
+        Nothing is recorded yet: a verdict counts once it is in the journal. The first `reduction_factor - 1` trials at
+        a rung always go on: there is too little to compare them with.
         """
-        recorded = {str(level): best for level in self.reached(trial, resource)}
-        self.record(trial, recorded)
-        return all(self._goes_on(int(level), best) for level in recorded), recorded
+        reached = self.reached(trial, resource)
+        return all(self._goes_on(level, best) for level in reached), {str(level): best for level in reached}
 
     def record(self, trial: int, recorded: Mapping[str, float]) -> None:
-        """Take in what `judge` recorded, once or again."""
+        """Take in what `judge` gave."""
         for level, value in recorded.items():
             values = self.values.setdefault(int(level), {})
             if trial not in values:
@@ -69,7 +69,7 @@ class Rungs:
         return {level: len(values) for level, values in sorted(self.values.items())}
 
     def _goes_on(self, level: int, value: float) -> bool:
-        values = self._ordered[level]
-        if len(values) < self.rule.reduction_factor:
-            return True
-        return value >= values[-(len(values) // self.rule.reduction_factor)]
+        """Whether `value` would be among the best of the rung, were it there."""
+        others = self._ordered.get(level, [])
+        places, better = (len(others) + 1) // self.rule.reduction_factor, len(others) - bisect_right(others, value)
+        return not places or better < places

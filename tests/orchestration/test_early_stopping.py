@@ -21,6 +21,13 @@ def rungs(grace_period: int = 1, reduction_factor: int = 3, **rest: Any) -> Rung
     return Rungs(Asha(grace_period=grace_period, reduction_factor=reduction_factor, **rest), GOAL)
 
 
+def judged(rule: Rungs, trial: int, resource: float, best: float) -> tuple[bool, dict[str, float]]:
+    """A verdict, as it stands once it was recorded."""
+    verdict = rule.judge(trial, resource, best)
+    rule.record(trial, verdict[1])
+    return verdict
+
+
 def test_rungs_lie_at_powers_of_the_reduction_factor() -> None:
     assert list(islice(rungs(2, 3).levels(), 4)) == [2, 6, 18, 54]
     assert list(islice(rungs(60_000, 4).levels(), 3)) == [60_000, 240_000, 960_000]
@@ -45,7 +52,7 @@ BY_HAND = [
 def test_the_table_by_hand() -> None:
     rule = rungs()
     for trial, (value, expected) in enumerate(BY_HAND):
-        assert rule.judge(trial, 1, value) == (expected, {"1": value}), trial
+        assert judged(rule, trial, 1, value) == (expected, {"1": value}), trial
     assert rule.populations() == {1: len(BY_HAND)}
 
 
@@ -53,25 +60,25 @@ def test_the_table_by_hand() -> None:
 def test_the_first_few_always_go_on(factor: int) -> None:
     rule = rungs(reduction_factor=factor)
     for trial in range(factor - 1):
-        assert rule.judge(trial, 1, -float(trial))[0]
-    assert not rule.judge(99, 1, -99.0)[0]
+        assert judged(rule, trial, 1, -float(trial))[0]
+    assert not judged(rule, 99, 1, -99.0)[0]
 
 
 def test_a_suspect_trials_value_stops_nobody() -> None:
     rule = rungs()
     for trial, value in enumerate([0.9, 0.1, 0.1]):
-        rule.judge(trial, 1, value)
-    assert not rule.judge(3, 1, 0.5)[0], "the value of trial 0 is in the way"
+        judged(rule, trial, 1, value)
+    assert not judged(rule, 3, 1, 0.5)[0], "the value of trial 0 is in the way"
     rule.forget(0)
-    assert rule.judge(4, 1, 0.5)[0]
+    assert judged(rule, 4, 1, 0.5)[0]
 
 
 def test_a_trial_is_judged_once_at_each_rung() -> None:
     rule = rungs(2, 3)
-    assert rule.judge(7, 1, 0.5) == (True, {})  # before the first rung
-    assert rule.judge(7, 2, 0.5) == (True, {"2": 0.5})
-    assert rule.judge(7, 5, 0.9) == (True, {})  # between rungs
-    assert rule.judge(7, 6, 0.9) == (True, {"6": 0.9})
+    assert judged(rule, 7, 1, 0.5) == (True, {})  # before the first rung
+    assert judged(rule, 7, 2, 0.5) == (True, {"2": 0.5})
+    assert judged(rule, 7, 5, 0.9) == (True, {})  # between rungs
+    assert judged(rule, 7, 6, 0.9) == (True, {"6": 0.9})
     assert rule.values == {2: {7: 0.5}, 6: {7: 0.9}}
 
 
@@ -79,33 +86,33 @@ def test_who_jumps_over_two_rungs_is_judged_at_both() -> None:
     rule = rungs(1, 3)
     for trial, value in enumerate([0.5, 0.6, 0.7]):
         rule.record(trial, {"1": value, "3": value})
-    assert rule.judge(9, 3.5, 0.65) == (False, {"1": 0.65, "3": 0.65})
-    assert rule.judge(10, 10, 0.75) == (True, {"1": 0.75, "3": 0.75, "9": 0.75})
+    assert judged(rule, 9, 3.5, 0.65) == (False, {"1": 0.65, "3": 0.65})
+    assert judged(rule, 10, 10, 0.75) == (True, {"1": 0.75, "3": 0.75, "9": 0.75})
     # It must pass every one of them: here the first, lower rung holds it back.
     rule = rungs(1, 2)
     rule.record(0, {"1": 0.9})
-    assert rule.judge(1, 2, 0.8) == (False, {"1": 0.8, "2": 0.8})
+    assert judged(rule, 1, 2, 0.8) == (False, {"1": 0.8, "2": 0.8})
 
 
 def test_what_is_not_finite_is_the_worst() -> None:
     rule = rungs()
     assert rule.value({"accuracy": math.nan}) == rule.value({}) == rule.value({"accuracy": math.inf}) == -math.inf
     for trial, value in enumerate([-math.inf, -math.inf, 0.0]):
-        assert rule.judge(trial, 1, value)[0]  # two that are first, and one that is better
-    assert not rule.judge(3, 1, -math.inf)[0]
+        assert judged(rule, trial, 1, value)[0]  # two that are first, and one that is better
+    assert not judged(rule, 3, 1, -math.inf)[0]
 
 
 def test_a_goal_to_be_lowered() -> None:
     rule = Rungs(Asha(grace_period=1, reduction_factor=2), Minimize("loss"))
     values = [rule.value({"loss": loss}) for loss in (1.0, 2.0, 0.5)]
     assert values == [-1.0, -2.0, -0.5]
-    assert [rule.judge(trial, 1, value)[0] for trial, value in enumerate(values)] == [True, False, True]
+    assert [judged(rule, trial, 1, value)[0] for trial, value in enumerate(values)] == [True, False, True]
 
 
 def test_the_first_rung_is_in_the_resources_own_unit() -> None:
     rule = rungs(1000, 2, resource="gradient_evaluations")
-    assert rule.judge(0, 999.5, 0.1) == (True, {})
-    assert rule.judge(0, 2400, 0.1) == (True, {"1000": 0.1, "2000": 0.1})
+    assert judged(rule, 0, 999.5, 0.1) == (True, {})
+    assert judged(rule, 0, 2400, 0.1) == (True, {"1000": 0.1, "2000": 0.1})
 
 
 steps = st.lists(st.tuples(st.integers(0, 5), st.integers(1, 4), st.floats(0, 1)), max_size=60)
@@ -118,10 +125,10 @@ def test_what_was_recorded_rebuilds_the_rungs(told: list[tuple[int, int, float]]
     resource: dict[int, int] = {}
     for trial, more, best in told:
         resource[trial] = resource.get(trial, 0) + more
-        _, recorded = live.judge(trial, resource[trial], best)
+        _, recorded = judged(live, trial, resource[trial], best)
         replayed.record(trial, recorded)
     assert replayed.values == live.values
-    assert replayed.judge(99, 50, 0.5) == live.judge(99, 50, 0.5)
+    assert judged(replayed, 99, 50, 0.5) == judged(live, 99, 50, 0.5)
 
 
 @settings(deadline=None)
@@ -133,7 +140,7 @@ def test_a_better_trial_is_never_stopped_where_a_worse_one_goes_on(
         rule = rungs(1, factor)
         for trial, found in enumerate(before):
             rule.record(trial, {"1": found})
-        return rule.judge(99, 1, value)[0]
+        return judged(rule, 99, 1, value)[0]
 
     assert verdict(max(one, other)) or not verdict(min(one, other))
     assert verdict(max(before))

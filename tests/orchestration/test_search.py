@@ -11,7 +11,7 @@ import pytest
 from tiny_study import METRIC, asked, complete, cut, events, finish, report, searching, tiny, told
 
 from sweep.domains import Choice, Integer, Uniform
-from sweep.errors import StudyError
+from sweep.errors import JournalError, StudyError
 from sweep.orchestration.folder import StudyFolder
 from sweep.orchestration.search import opened
 from sweep.orchestration.worker import messages
@@ -97,6 +97,22 @@ def test_an_epoch_that_was_not_validated_is_not_judged(tmp_path: Path) -> None:
             number = asked(search).number
             assert search.hear({"trial": number, "epoch": 1, "metrics": {"gradient_evaluations": 100.0}})
             assert report(search, number, 2, value) == (value == 0.5)
+
+
+def test_a_report_that_could_not_be_written_is_in_nobodys_way(tmp_path: Path) -> None:
+    study = tiny(early_stopping=Asha(grace_period=1, reduction_factor=2))
+    with searching(tmp_path, study) as search:
+        first, second = asked(search).number, asked(search).number
+        journal = search.folder.journal
+        size = journal.stat().st_size
+        with journal.open("ab") as file:
+            file.write(b"another writer's")
+        with pytest.raises(JournalError, match="another process writes to it"):
+            report(search, first, 1, 0.9)
+        os.truncate(journal, size)
+        assert report(search, second, 1, 0.5)  # the first to be journaled at its rung
+    with searching(tmp_path, study) as search:
+        assert search.rungs is not None and search.rungs.values == {1: {second: 0.5}}
 
 
 def test_killed_between_the_verdict_and_the_end_a_trial_stays_stopped(tmp_path: Path) -> None:
