@@ -76,3 +76,8 @@ class Confirmation(Record):
     seeds: int = Field(ge=1, le=1_000, description="trainings of each candidate")
     raced: int = Field(0, ge=0, description="how many raced, on validation, for being candidates; 0: the search chose")
     attacks: Annotated[tuple[NamedAttack, ...], Several] = Field(min_length=1, description="on the test split")
+
+    @property
+    def trainings(self) -> int:
+        """Of all candidates together."""
+        return len(self.trials) * self.seeds

@@ -246,6 +246,11 @@ def _incoherent(study: Study) -> list[str]:
     """What the study's attacks, its objective and its threat model have against each other, whatever is sampled."""
     attacks = (study.search_attack, *study.final_attacks)
     mistakes = [*ambiguous(attacks), *unreported(study.objective, (study.search_attack,))]
+    if study.confirms and study.budget.trials != study.confirms.trainings:  # the sampler would choose on the test split
+        mistakes.append(
+            f"budget.trials: this confirmation has {study.confirms.trainings} trainings and no others, got "
+            f"{study.budget.trials}; `sweep confirm {study.confirms.study} --again` opens the test split for more"
+        )
     with suppress(ValueError, PydanticCustomError):  # a wrong threat model is told of by the space's corners
         mistakes += misjudged(build("threat_model", study.space.tree.get("threat_model")), attacks)
     return mistakes

@@ -66,15 +66,22 @@ def select(
     given here, on the validation split.
     """
     study, ledger = folder.study(), folder.ledger()
+    if study.confirms:
+        raise StudyError(
+            f"{study.name} is a confirmation already; `sweep confirm {study.confirms.study}` goes on with it, and with "
+            "--again opens the test split for another selection"
+        )
     goal = study.objective[0]
     winners = [trial for trial in ledger.ranked(goal) if trial.rank(goal)[0] == 1]
     if not winners:
-        raise StudyError(f"{study.name} has nothing to confirm: no completed trial keeps the objective's bounds")
+        raise StudyError(f"{study.name} has nothing to confirm: {_why_nothing(ledger)}")
+    if 0 < raced < top:
+        raise StudyError(f"--race {raced} leaves {raced} to choose from, and --top {top} are wanted: race more")
     winners = _raced(folder, winners[:raced], attacks, top) if raced else winners[:top]
     known = {trial.defense for trial in winners}
     others: list[TrialRecord] = []
     for trial in ledger if baselines else ():
-        if trial.origin == "enqueued" and trial.defense not in known and trial.end == "completed":
+        if trial.origin == "enqueued" and trial.defense not in known and trial.end == "completed" and trial.best:
             known.add(trial.defense)
             others.append(trial)
     chosen = [*winners, *others]
@@ -96,18 +103,26 @@ def begin(folder: StudyFolder, confirmation: Confirmation, *, again: bool) -> St
     root, wanted = folder.path.parent, confirmation.model_dump(mode="json")
     with folder.owned():
         study, ledger = folder.study(), folder.ledger()
-        same = [opening["name"] for opening in ledger.confirmations if opening["confirmation"] == wanted]
-        if same and (root / same[0] / "study.json").exists():
-            return StudyFolder.find(root, same[0])
-        if not same:
-            if ledger.confirmations and not again:
-                raise StudyError(_opened_already(ledger.confirmations[-1]))
-            count = len(ledger.confirmations) + 1
-            same = [f"{study.name}{SUFFIX}" + (f"-{count}" if count > 1 else "")]
+        known = [opening["name"] for opening in ledger.confirmations if opening["confirmation"] == wanted]
+        if ledger.confirmations and not known and not again:
+            raise StudyError(_opened_already(ledger.confirmations[-1]))
+        count = len(ledger.confirmations) + 1
+        name = known[0] if known else f"{study.name}{SUFFIX}" + (f"-{count}" if count > 1 else "")
+        confirming = _confirming(study, ledger, confirmation, name)  # every mistake in it is told before the opening
+        if (root / name / "study.json").exists():
+            return _taken_up(StudyFolder(root / name), confirming)
+        if not known:
             journal = Journal(folder.journal)
-            journal.append("confirmation", name=same[0], confirmation=wanted, opening=count)
+            journal.append("confirmation", name=name, confirmation=wanted, opening=count)
             journal.close()
-        return StudyFolder.create(root, _confirming(study, ledger, confirmation, same[0]))
+        return StudyFolder.create(root, confirming)
+
+
+def _taken_up(there: StudyFolder, confirming: Study) -> StudyFolder:
+    """The folder, if it holds this confirmation and not whatever else somebody gave its name."""
+    if there.study().confirms != confirming.confirms:
+        raise StudyError(f"{there.path} holds another study, where this confirmation belongs: move that one away")
+    return there
 
 
 def outcome(folder: StudyFolder) -> list[Confirmed]:
@@ -219,7 +234,7 @@ def _confirming(study: Study, ledger: Ledger, confirmation: Confirmation, name: 
         "description": f"confirms {study.name} on the test split",
         "confirms": confirmation.model_dump(mode="json"),
         "enqueue": points * confirmation.seeds,
-        "budget": {"trials": len(points) * confirmation.seeds},
+        "budget": {"trials": confirmation.trainings},
         "early_stopping": None,
         "sampler": "random",
         "validity": "full",
@@ -237,6 +252,12 @@ def _point(config: dict[str, Any]) -> dict[str, Any]:
 def _means(figures: Sequence[dict[str, float]], prefix: str) -> dict[str, float]:
     names = [name for name in figures[0] if name.startswith(prefix)]
     return {name: float(np.mean([each[name] for each in figures])) for name in names}
+
+
+def _why_nothing(ledger: Ledger) -> str:
+    if ledger.suspects and all(trial.is_suspect for trial in ledger if trial.end == "completed"):
+        return "every completed trial is suspect, and `sweep status` says why"
+    return "no completed trial keeps the objective's bounds"
 
 
 def _opened_already(opening: dict[str, Any]) -> str:

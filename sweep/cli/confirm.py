@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from sweep.cli.inspect import DEFAULT_STUDIES, Studies
-from sweep.cli.run import Address, InProcess, search_in
+from sweep.cli.run import Address, InProcess, check_address, search_in
 from sweep.cli.tracking import TrackingUri
 
 
@@ -44,9 +44,12 @@ def confirm(
     from sweep.cli.files import json_or_text
     from sweep.orchestration.folder import StudyFolder
     from sweep.tracking.home import uri_of
+    from sweep.tracking.probe import probe
 
     searched = StudyFolder.find(studies, study)
     attacks = [json_or_text(text) for text in attack or ["auto_attack"]]
     selection = select(searched, top=top, seeds=seeds, attacks=attacks, baselines=baselines, raced=raced)
     uri = uri_of(searched.path, tracking_uri)  # its runs lie where those of the search do
+    probe(uri, selection.study)
+    check_address(address, in_process)
     search_in(begin(searched, selection, again=again), address, uri, in_process)

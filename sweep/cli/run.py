@@ -44,7 +44,7 @@ def run(
 
     study = load_study(file)
     refuse_unusable(tracking_uri, study.name)
-    _check_address(address, in_process)
+    check_address(address, in_process)
     if address is None:  # where trials run here, missing data are better said now than by every trial
         study.trial_config(next(study.space.corners()), 0).dataset.load()
     inherited = _inherited(study, StudyFolder.find(studies, warm_start)) if warm_start else None
@@ -73,11 +73,11 @@ def resume(
 
     folder = StudyFolder.find(studies, study)
     probe(uri_of(folder.path, tracking_uri), folder.study().name)
-    _check_address(address, in_process)
+    check_address(address, in_process)
     search_in(folder, address, tracking_uri, in_process, retry_failed)
 
 
-def _check_address(address: str | None, in_process: bool) -> None:
+def check_address(address: str | None, in_process: bool) -> None:
     """Refuse an address that leads nowhere while nothing is written yet."""
     from sweep.errors import StudyError
     from sweep.orchestration.address import check

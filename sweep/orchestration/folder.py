@@ -30,7 +30,6 @@ from typing import Any, TextIO
 
 from sweep.checkpoint import discard, write_json
 from sweep.errors import StudyError, unknown
-from sweep.registry import validated
 from sweep.study import Budget, Study, study_from
 from sweep.tracking import journal
 from sweep.tracking.ledger import Ledger, TrialRecord
@@ -126,8 +125,9 @@ class StudyFolder:
                 if limits[name] is None:
                     raise StudyError(f"{self.path}: its budget sets no limit of {name.replace('_', ' ')} to add to")
                 limits[name] += addition
-            after = validated(Budget, limits, f"the extended budget of {self.path}")
             record = self.record()
+            extended = record["study"] | {"budget": limits}
+            after = study_from(extended, f"the extended budget of {self.path}").budget
             past = {"until": _now(), **record["study"]["budget"]}
             record["budgets"] = [*record.get("budgets", []), past]
             record["study"]["budget"] = after.model_dump(mode="json")

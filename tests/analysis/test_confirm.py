@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_study import complete, events, searching, tiny
+from tiny_study import asked, complete, events, report, searching, tiny
 
 from sweep.analysis.confirm import begin, outcome, select, verdict
 from sweep.attacks.pgd import PGD
@@ -134,3 +134,40 @@ def test_nothing_completed_is_nothing_to_confirm(tmp_path: Path) -> None:
     folder = StudyFolder.find(tmp_path, "tiny")
     with pytest.raises(StudyError, match="nothing to confirm"):
         selection(folder)
+
+
+def test_nothing_but_suspects_is_said_so(tmp_path: Path) -> None:
+    with searching(tmp_path, study()) as search:
+        number = asked(search).number
+        report(search, number, 1, 0.9)
+        validity = {"verdict": "suspect", "suspect": ["V8"], "investigate": [], "figures": {}}
+        search.hear({"trial": number, "end": "completed", "final": {}, "error": None, "validity": validity})
+    with pytest.raises(StudyError, match="every completed trial is suspect"):
+        selection(StudyFolder.find(tmp_path, "tiny"))
+
+
+def test_a_race_of_fewer_than_are_wanted_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="--race 1 leaves 1 to choose from, and --top 3 are wanted"):
+        select(searched(tmp_path), top=3, seeds=1, attacks=["fgsm"], baselines=False, raced=1)
+
+
+def test_a_mistaken_confirmation_opens_nothing(tmp_path: Path) -> None:
+    folder = searched(tmp_path)
+    twice = select(folder, top=1, seeds=1, attacks=["fgsm", "fgsm"], baselines=True)
+    with pytest.raises(ConfigurationError, match="two attacks would both report as 'fgsm'"):
+        begin(folder, twice, again=False)
+    StudyFolder.create(tmp_path, tiny(name="tiny-confirmation"))
+    with pytest.raises(StudyError, match="holds another study, where this confirmation belongs"):
+        begin(folder, selection(folder), again=False)
+    assert events(folder.path, "confirmation") == []
+
+
+def test_what_confirms_is_neither_confirmed_nor_extended(tmp_path: Path) -> None:
+    """Either would judge, on the test split, what the opening does not name."""
+    folder = searched(tmp_path)
+    confirming = begin(folder, selection(folder), again=False)
+    with pytest.raises(StudyError, match="is a confirmation already; `sweep confirm tiny`"):
+        selection(confirming)
+    with pytest.raises(ConfigurationError, match=r"this confirmation has 4 trainings and no others, got 5"):
+        confirming.extend(trials=1)
+    assert confirming.study().budget.trials == 4

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from test_commands import GOOD, TINY
-from tiny_study import tiny
+from tiny_study import complete, searching, tiny
 
 from sweep.checkpoint import write_json
 from sweep.cli import app, main
@@ -74,6 +74,9 @@ WRONG: dict[str, list[tuple[str, str]]] = {  # what is given, and what is said
         ("tiny --race -1", "Invalid value"),
         ("tiny", "has nothing to confirm"),
         ("damaged", "journal.log, line 1"),
+        (f"searched --attack fgsm --address {NOWHERE}", "no Ray cluster answers"),
+        (f"searched --attack fgsm --address {NOWHERE} --in-process", "choose one of --address"),
+        ("searched --attack fgsm --in-process --tracking-uri sqlite:///tiny.py", "cannot be used as a database"),
     ],
     "trial": [
         ("absent.json", "there is no configuration"),
@@ -137,6 +140,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_json(folder / "busy" / "config.json", GOOD | {"epochs": 7})
     for name in ("tiny", "changed", "garbled", "damaged"):
         StudyFolder.create(folder / "studies", tiny(name=name))
+    with searching(folder / "studies", tiny(name="searched")) as search:
+        complete(search, 0.5)
     changed = folder / "studies" / "changed" / "study.json"
     changed.write_text(changed.read_text().replace('"epochs": 3', '"epochs": 4'))
     (folder / "studies" / "garbled" / "study.json").write_text("{")
