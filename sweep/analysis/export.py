@@ -8,6 +8,7 @@ from pathlib import Path
 from sweep import checkpoint
 from sweep.errors import StudyError
 from sweep.orchestration.folder import StudyFolder
+from sweep.study import Study
 from sweep.tracking.ledger import Ledger, TrialRecord
 
 FILES = ("config.json", "metrics.json")
@@ -15,7 +16,14 @@ FILES = ("config.json", "metrics.json")
 
 def best(folder: StudyFolder, ledger: Ledger, *, include_suspect: bool = False) -> TrialRecord:
     """The best completed trial that keeps the objective's bounds, by its first goal; never a suspect one unasked."""
-    goal = folder.study().objective[0]
+    study = folder.study()
+    if confirms := study.confirms:
+        candidates = ", ".join(map(str, confirms.trials))
+        raise StudyError(
+            f"the best of a confirmation would be its luckiest seed: `sweep export {confirms.study} --trial N` takes a "
+            f"candidate away (trial {candidates}), and `sweep export {study.name} --trial N` one of its trainings"
+        )
+    goal = study.objective[0]
     ranked = ledger.ranked(goal, include_suspect=include_suspect)
     if not ranked and ledger.suspects:
         numbers = ", ".join(str(trial.number) for trial in ledger.suspects)
@@ -49,6 +57,14 @@ def completed(ledger: Ledger, number: int, *, include_suspect: bool = False) -> 
         failed = ", ".join(trial.validity["suspect"])
         raise StudyError(f"trial {number} is suspect ({failed}); --include-suspect exports it anyway")
     return trial
+
+
+def standing(study: Study, trial: TrialRecord) -> str:
+    """What the trial's figures are worth, in words: a search chose them, or they are one seed of a confirmation."""
+    if study.confirms is None:
+        return "unconfirmed"
+    candidate = study.confirms.trials[trial.number % len(study.confirms.trials)]
+    return f"one of {study.confirms.seeds} seeds that confirm trial {candidate} of {study.confirms.study}"
 
 
 def _range(ledger: Ledger) -> str:

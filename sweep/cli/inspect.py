@@ -47,12 +47,15 @@ def status(
     """
     from sweep.analysis.results import trial_rows
     from sweep.cli import tables
+    from sweep.cli.verdict import show_confirmation
     from sweep.orchestration.folder import StudyFolder
 
     folder = StudyFolder.find(studies, study)
     ledger = folder.ledger()
     if as_json:
         typer.echo(json.dumps(trial_rows(ledger), indent=2))
+    elif folder.searched():
+        show_confirmation(folder)
     else:
         tables.show_results(folder.study(), ledger, include_suspect=include_suspect)
 

@@ -111,6 +111,11 @@ def show_results(study: Study, ledger: Ledger, *, include_suspect: bool = False)
         console.print(
             "[dim]accuracies in [0, 1]; cost: gradient evaluations against standard training; one seed, unconfirmed[/]"
         )
+    show_ends(ledger)
+
+
+def show_ends(ledger: Ledger) -> None:
+    """How many trials ended how, which are suspect, and what failed."""
     counts = ledger.counts()
     console.print(
         f"{len(ledger.trials)} trials: " + (", ".join(f"{n} {end}" for end, n in counts.most_common()) or "none yet")
@@ -164,15 +169,19 @@ def show_retry(study: str, options: dict[str, str]) -> None:
     _say(f"retry what failed        sweep resume {study} --retry-failed{again}")
 
 
-def show_where_to_look(study: str, options: dict[str, str], look: str, interrupted: bool, written: list[Path]) -> None:
+def show_where_to_look(
+    study: Study, options: dict[str, str], look: str, interrupted: bool, written: list[Path]
+) -> None:
     """What to do next. `options` are the command's own, so that what follows finds the same folder and server."""
+    confirms, name = study.confirms, study.name
+    taken = f"{confirms.study} --trial {confirms.trials[0]}" if confirms else f"{name} --best"
     here = f" --studies {options['studies']}" if "studies" in options else ""
     again = "".join(f" --{name} {value}".rstrip() for name, value in options.items())
     if interrupted:
-        _say(f"interrupted: running trials were saved; go on with   sweep resume {study}{again}")
+        _say(f"interrupted: running trials were saved; go on with   sweep resume {name}{again}")
     else:
-        _say(f"take the best away       sweep export {study} --best --to best/{here}")
-    _say(f"look at every trial      {look or f'sweep ui {study}{here}'}")
+        _say(f"take the best away       sweep export {taken} --to best/{here}")
+    _say(f"look at every trial      {look or f'sweep ui {name}{here}'}")
     _say(f"tables                   {', '.join(map(str, written))}")
 
 

@@ -37,6 +37,11 @@ def trial(
     source = config if config.is_dir() else config.parent
     chosen = validated(TrialConfig, with_settings(load_json(config), settings or []), str(config))
     known = known_metrics(source / "metrics.json")  # before anything is written
+    if chosen.test_attacks and (known is None or known["fingerprint"] != chosen.fingerprint):
+        raise StudyError(
+            "test_attacks: `sweep confirm` alone opens the test split, and records it; a trial alone may only repeat "
+            "what was confirmed: --set 'test_attacks=[]'"
+        )
     if to is not None and any((to / name).exists() for name in ("metrics.json", "model.safetensors")):
         raise StudyError(f"{to} holds a finished trial already; choose another folder")
     if to is not None and holds_another(to, chosen):
@@ -110,8 +115,9 @@ def export(
     written = exporting.export(folder, chosen, target, force=force)
     metric = folder.study().objective[0].metric
     worst = chosen.final["validation/worst_case/adversarial_accuracy"]
+    standing = exporting.standing(folder.study(), chosen)
     typer.echo(
         f"trial {chosen.number} ({chosen.defense}): {metric} {chosen.best['metrics'][metric]:.4f}, "  # type: ignore[index]
-        f"worst case over its attacks {worst:.4f}; unconfirmed{' and suspect' if chosen.is_suspect else ''}"
+        f"worst case over its attacks {worst:.4f}; {standing}{' and suspect' if chosen.is_suspect else ''}"
     )
     typer.echo("\n".join(f"  {path}" for path in written))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 
 from sweep.analysis.confirm import Confirmed, outcome, spread, verdict
-from sweep.cli.tables import console
+from sweep.cli.tables import console, show_ends
 from sweep.orchestration.folder import StudyFolder
 
 
@@ -28,6 +28,7 @@ def show_confirmation(folder: StudyFolder) -> None:
     )
     for sentence in verdict(found):
         console.print(sentence, markup=False)
+    show_ends(folder.ledger())
 
 
 def _row(one: Confirmed, labels: list[str]) -> list[str]:

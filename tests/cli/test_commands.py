@@ -112,6 +112,23 @@ def test_exported_trials_are_set_on_one_another(workplace: Path) -> None:
     assert "there is no configuration at" in sweep("transfer", "export-0", "nowhere", folder=workplace, code=2)
 
 
+@pytest.mark.timeout(120)
+def test_a_confirmation_crowns_no_seed_of_its_own(workplace: Path) -> None:
+    """Nor does a trial open the test split by itself: it may repeat what was confirmed."""
+    options = ("--top", "1", "--seeds", "1", "--no-baselines", "--attack", "fgsm", "--in-process")
+    printed = sweep("confirm", "tiny", *options, folder=workplace)
+    assert re.search(r"sweep export tiny --trial \d --to best/", printed), printed
+    assert "the search's best" in sweep("status", "tiny-confirmation", folder=workplace)
+    assert "`sweep report tiny` tells" in sweep("report", "tiny-confirmation", folder=workplace, code=2)
+    assert "luckiest seed" in sweep("export", "tiny-confirmation", "--best", folder=workplace, code=2)
+    printed = sweep("export", "tiny-confirmation", "--trial", "0", "--to", "seed", folder=workplace)
+    assert re.search(r"one of 1 seeds that confirm trial \d of tiny", printed), printed
+    assert "reproduced" in sweep("trial", "seed", folder=workplace)
+    for setting in ("seed=3", 'test_attacks=["pgd"]'):
+        refused = sweep("trial", "seed", "--set", setting, folder=workplace, code=2)
+        assert "`sweep confirm` alone opens the test split" in refused
+
+
 def test_markup_in_an_error_is_text(tmp_path: Path) -> None:
     text = TINY.replace('dict(name="digits", train_size=200)', 'dict(name="image_folder", folder="[/x]", size=8)')
     (tmp_path / "tiny.py").write_text(text)

@@ -35,6 +35,10 @@ _READING = {  # what to look for in each figure
 def write(folder: StudyFolder) -> Path:
     """Write the report of a study, whether or not it is finished; gives its path."""
     study, ledger = folder.study(), folder.ledger()
+    if study.confirms:
+        raise StudyError(
+            f"{study.name} confirms {study.confirms.study}: `sweep report {study.confirms.study}` tells it"
+        )
     if not ledger.trials:
         raise StudyError(f"{folder.path} has no trials to report yet; `sweep resume {study.name}` runs them")
     found = _confirmations(folder, ledger)
