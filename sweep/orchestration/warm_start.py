@@ -17,6 +17,7 @@ from sweep.study import DECIDED_BY_STUDY, Study
 from sweep.tracking.ledger import TrialRecord
 
 SAME = ("objective", "search_attack", "select")  # of both studies, beside what `_fixed` names: or figures mean nothing
+LEARNERS = ("tpe", "gp")  # nsga2 and cma_es look at the generations that they bred themselves, and at nothing else
 TAUGHT_BY = ("completed", "stopped", "diverged")  # a failure of the machine says nothing about a configuration
 
 
@@ -53,9 +54,10 @@ def warm_start(study: Study, source: StudyFolder) -> WarmStart:
 
 
 def _refuse_incomparable(study: Study, other: Study) -> None:
-    if study.sampler in ("grid", "random"):
+    if study.sampler not in LEARNERS:
+        known = " and ".join(LEARNERS)
         raise StudyError(
-            f"the sampler '{study.sampler}' learns from no trial; warm starts are for tpe, gp, nsga2, cma_es"
+            f"the sampler '{study.sampler}' learns from no trial of another study; warm starts are for {known}"
         )
     ours, theirs = study.to_json(), other.to_json()
     differing = [name for name in SAME if ours[name] != theirs[name]]
