@@ -96,7 +96,7 @@ class TrialConfig(Record):
 
     def unanswerable(self, classes: int) -> list[str]:
         """A sentence for each attack whose loss needs more classes than the dataset has."""
-        attacks = (*self.validation_attacks, *self.final_attacks, *self.defense.attacks)
+        attacks = (*self.validation_attacks, *self.final_attacks, *self.test_attacks, *self.defense.attacks)
         return [
             f"{attack.label} needs at least {attack.fewest_classes} classes, and {self.dataset.name} has {classes}: "
             "give it another loss"

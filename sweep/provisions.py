@@ -38,7 +38,10 @@ class Limits(Record):
         None, gt=0, description="of one trial, all its attempts together: it ends as timed_out"
     )
     epoch_hours: float | None = Field(
-        6.0, gt=0, description="without a finished epoch: the process hangs, and the trial is taken up again (retries)"
+        6.0,
+        gt=0,
+        description="without a finished epoch, or for the attacks and checks at the end: the process hangs, and the "
+        "trial is taken up again (retries)",
     )
 
 

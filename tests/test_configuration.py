@@ -89,11 +89,15 @@ def test_two_attacks_of_one_name_are_refused() -> None:
 
 def test_attacks_that_need_more_classes_are_named() -> None:
     dlr = {"name": "pgd", "num_steps": 5, "loss": "dlr"}
-    found = config(validation_attacks=["pgd", dlr], final_attacks=[{"name": "auto_attack", "version": "random"}])
+    random = {"name": "auto_attack", "version": "random"}
+    found = config(
+        validation_attacks=["pgd", dlr], final_attacks=[random], test_attacks=[{"name": "apgd", "loss": "dlr"}]
+    )
     assert found.unanswerable(3) == []
     assert found.unanswerable(2) == [
         "pgd_5_dlr needs at least 3 classes, and digits has 2: give it another loss",
         "auto_attack_random needs at least 3 classes, and digits has 2: give it another loss",
+        "apgd_100_dlr needs at least 3 classes, and digits has 2: give it another loss",
     ]
 
 

@@ -25,6 +25,7 @@ from sweep.orchestration.folder import StudyFolder
 from sweep.provisions import Confirmation
 from sweep.racing import Contender, race
 from sweep.registry import Record, validated
+from sweep.resources import choose_device
 from sweep.seeding import derive
 from sweep.study import DECIDED_BY_STUDY, Study, study_from
 from sweep.tracking.journal import Journal
@@ -49,7 +50,7 @@ class Confirmed:
     worst_case: Interval  # on the test split, under every attack
     ends: tuple[str, ...]  # of its trainings
     suspect: tuple[str, ...]  # the validity checks that any of its networks failed
-    comparison: Comparison | None  # the search's best less this one; None for the best itself
+    comparison: Comparison | None  # the first candidate less this one; None for the first itself
 
     @property
     def shrinkage(self) -> float:
@@ -149,7 +150,7 @@ def verdict(found: Sequence[Confirmed]) -> list[str]:
         return ["no training completed: nothing can be said"]
     best, others = found[0], [one for one in found[1:] if one.comparison]
     sentences = [
-        f"trial {best.number} ({best.defense}), the search's best: {spread(best.worst_case)} under every attack; "
+        f"trial {best.number} ({best.defense}): {spread(best.worst_case)} under every attack; "
         f"the search had said {best.searched:.3f}"
     ]
     lists: dict[str, list[str]] = {"better than": [], "worse than": [], "no difference shown from": []}
@@ -186,9 +187,10 @@ def _raced(folder: StudyFolder, trials: Sequence[TrialRecord], attacks: Sequence
     for trial in trials:
         config = validated(TrialConfig, trial.config, f"trial {trial.number}")
         weights = "best" if config.select == "best" else "last"
-        splits = config.dataset.load()
-        network = restored(config, splits, folder.trial(trial.number) / f"{weights}.safetensors")
-        contenders.append(Contender(network, splits.validation, named, config.threat_model, config.seed))
+        splits, device = config.dataset.load(), choose_device(config.device)
+        network = restored(config, splits, folder.trial(trial.number) / f"{weights}.safetensors").to(device)
+        validation = splits.validation.to(device)
+        contenders.append(Contender(network, validation, named, config.threat_model, config.seed))
     return [trials[place] for place in race(contenders, top)]
 
 
@@ -236,6 +238,7 @@ def _confirming(study: Study, ledger: Ledger, confirmation: Confirmation, name: 
         "enqueue": points * confirmation.seeds,
         "budget": {"trials": confirmation.trainings},
         "early_stopping": None,
+        "limits": {"trial_hours": None, "epoch_hours": None},  # a search's; the test split may be attacked for days
         "sampler": "random",
         "validity": "full",
         "seed": derive(study.seed, name) % 2**31,

@@ -72,7 +72,7 @@ def resume(
     from sweep.tracking.probe import probe
 
     folder = StudyFolder.find(studies, study)
-    probe(uri_of(folder.path, tracking_uri), folder.study().name)
+    probe(uri_of(folder.path, tracking_uri), folder.study().experiment)
     check_address(address, in_process)
     search_in(folder, address, tracking_uri, in_process, retry_failed)
 

@@ -15,7 +15,7 @@ from sweep.exported import restored
 from sweep.orchestration import in_process
 from sweep.orchestration.folder import StudyFolder
 from sweep.orchestration.search import opened
-from sweep.provisions import Confirmation
+from sweep.provisions import Confirmation, Limits
 from sweep.registry import validated
 from sweep.study import Study
 
@@ -39,8 +39,9 @@ def selection(folder: StudyFolder, top: int = 1, seeds: int = 2, attack: str = "
     return select(folder, top=top, seeds=seeds, attacks=[attack], baselines=True)
 
 
-def confirmed(root: Path) -> StudyFolder:
-    folder = searched(root)
+@pytest.fixture(scope="module")
+def confirmed(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
+    folder = searched(tmp_path_factory.mktemp("confirmed"))
     confirming = begin(folder, selection(folder), again=False)
     with opened(confirming) as search:
         in_process.run(search)
@@ -55,10 +56,9 @@ def test_the_best_and_the_baselines_are_chosen(tmp_path: Path) -> None:
     assert [attack.label for attack in chosen.attacks] == ["pgd_2", "fgsm"]
 
 
-def test_a_lucky_value_shrinks(tmp_path: Path) -> None:
+def test_a_lucky_value_shrinks(confirmed: StudyFolder) -> None:
     """The search's best is told to have reached 0.9, which three epochs never do: the confirmation says so."""
-    folder = confirmed(tmp_path)
-    best, baseline = outcome(folder)
+    best, baseline = outcome(confirmed)
     assert (best.number, best.defense, best.searched) == (2, "adversarial_training", 0.9)
     assert best.shrinkage == pytest.approx(0.9 - best.worst_case.mean)
     assert best.shrinkage > 0.1
@@ -67,12 +67,11 @@ def test_a_lucky_value_shrinks(tmp_path: Path) -> None:
     assert "the search had said 0.900" in verdict([best, baseline])[0]
 
 
-def test_figures_are_those_of_the_verdicts(tmp_path: Path) -> None:
-    folder = confirmed(tmp_path)
-    ended = {event["trial"]: event for event in events(folder.path, "ended")}
-    seeds = {event["config"]["seed"] for event in events(folder.path, "asked")}
+def test_figures_are_those_of_the_verdicts(confirmed: StudyFolder) -> None:
+    ended = {event["trial"]: event for event in events(confirmed.path, "ended")}
+    seeds = {event["config"]["seed"] for event in events(confirmed.path, "asked")}
     assert len(seeds) == len(ended) == 4
-    best = outcome(folder)[0]
+    best = outcome(confirmed)[0]
     means = [ended[trial]["final"]["test/worst_case/adversarial_accuracy"] for trial in (0, 2)]
     assert best.worst_case.mean == pytest.approx(np.mean(means))
     assert best.test["test/fgsm/adversarial_accuracy"] >= best.worst_case.mean
@@ -96,6 +95,12 @@ def test_a_crash_after_the_opening_was_written_does_not_open_twice(tmp_path: Pat
     (first.path / "study.json").unlink()
     assert begin(folder, selection(folder), again=False).path == first.path
     assert len(events(folder.path, "confirmation")) == 1
+
+
+def test_the_searchs_time_limits_do_not_bind_it(tmp_path: Path) -> None:
+    folder = searched(tmp_path)
+    assert folder.study().limits.epoch_hours == 6
+    assert begin(folder, selection(folder), again=False).study().limits == Limits(trial_hours=None, epoch_hours=None)
 
 
 def test_openings_do_not_count_as_time_of_the_search(tmp_path: Path) -> None:
