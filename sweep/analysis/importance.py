@@ -2,7 +2,7 @@
 
 Parameters of different branches are never in the same trial, so one ranking over all of them would compare what cannot
 be compared. Importance is PED-ANOVA's (Watanabe et al. 2023), on completed trials only: a stopped trial's value is of
-another fidelity.
+another fidelity, and a suspect one's cannot be believed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ def importances(study: Study, ledger: Ledger) -> dict[str, dict[str, float]]:
     """By defense, the share in [0, 1] of each parameter that all its completed trials have and that varies."""
     found = {}
     for defense in sorted({trial.defense for trial in ledger}):
-        trials = [trial for trial in ledger if trial.defense == defense and trial.end == "completed" and trial.best]
+        believed = [trial for trial in ledger if trial.defense == defense and not trial.is_suspect]
+        trials = [trial for trial in believed if trial.end == "completed" and trial.best]
         if len(trials) >= FEWEST:
             shares = _within(study, trials)
             if shares:

@@ -124,6 +124,7 @@ def _kept(study: Study, trial: TrialRecord, params: Mapping[str, Any]) -> dict[s
         "end": trial.end,
         "reports": {epoch: told(metrics) for epoch, metrics in trial.reports.items()},
         "best": trial.best and {"epoch": trial.best["epoch"], "metrics": told(trial.best["metrics"])},
+        "validity": trial.validity and {"verdict": trial.validity["verdict"]},
     }
 
 

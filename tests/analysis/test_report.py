@@ -14,6 +14,7 @@ from sweep.analysis.report import page, words
 from sweep.errors import StudyError
 from sweep.orchestration.folder import StudyFolder
 from sweep.study import Asha
+from sweep.tracking.ledger import Ledger
 
 
 def told(root: Path, values: tuple[float, ...], **changes: object) -> StudyFolder:
@@ -72,15 +73,22 @@ def test_early_ranks_that_say_nothing_are_told(tmp_path: Path) -> None:
 
 
 def test_a_parameter_that_decides_everything_is_named(tmp_path: Path) -> None:
-    """The objective is the logarithm of the learning rate, and nothing else."""
+    """The objective is the learning rate and nothing else, but for suspects, of whom it is the opposite."""
     study = tiny(budget={"trials": 100}, sampler="random")
     with searching(tmp_path, study) as search:
         for _ in range(40):
             assignment = asked(search)
             rate = assignment.config["optimizer"]["learning_rate"]
-            report(search, assignment.number, 1, min(1.0, rate * 3))
-            search.hear({"trial": assignment.number, "end": "completed", "final": {}, "error": None, "validity": None})
+            is_suspect = assignment.number % 3 == 0
+            report(search, assignment.number, 1, 1 - rate * 3 if is_suspect else rate * 3)
+            validity = (
+                {"verdict": "suspect", "suspect": ["V8"], "investigate": [], "figures": {}} if is_suspect else None
+            )
+            end = {"end": "completed", "final": {}, "error": None, "validity": validity}
+            search.hear({"trial": assignment.number, **end})
     shares = importances(study, search.ledger)["adversarial_training"]
+    honest = Ledger({trial.number: trial for trial in search.ledger if not trial.is_suspect})
+    assert shares == importances(study, honest)["adversarial_training"]
     assert max(shares, key=lambda name: shares[name]) == "optimizer.learning_rate"
     assert sum(shares.values()) == pytest.approx(1.0)
 

@@ -13,6 +13,7 @@ from sweep.domains import Choice, LogUniform
 from sweep.errors import StudyError
 from sweep.objective import Maximize
 from sweep.orchestration.folder import StudyFolder
+from sweep.orchestration.sampler import VALIDITY
 from sweep.orchestration.warm_start import warm_start
 from sweep.search_space import OneOf
 from sweep.study import Budget
@@ -67,6 +68,20 @@ def test_the_sampler_models_them(source: StudyFolder, tmp_path: Path) -> None:
         assert search.ledger.trials[0].attributes  # what TPE notes of a proposal that it modelled
     with searching(tmp_path / "cold", study) as search:
         assert asked(search).config != warm and not search.ledger.trials[0].attributes
+
+
+def test_a_suspect_trial_stays_suspect(tmp_path: Path) -> None:
+    with searching(tmp_path / "source") as search:
+        complete(search, 0.3)
+        number = asked(search).number
+        report(search, number, 1, 0.9)
+        validity = {"verdict": "suspect", "suspect": ["V8"], "investigate": [], "figures": {}}
+        search.hear({"trial": number, "end": "completed", "final": {}, "error": None, "validity": validity})
+    study = tiny(sampler="tpe")
+    StudyFolder.create(tmp_path / "new", study, warm_start(study, StudyFolder(tmp_path / "source" / "tiny")).event)
+    with searching(tmp_path / "new", study) as search:
+        held = search.sampler.optuna.get_trials(deepcopy=False)
+        assert [trial.constraints[VALIDITY] for trial in held] == [-1.0, 1.0]
 
 
 def test_the_difference_of_the_spaces_is_said(source: StudyFolder) -> None:
