@@ -143,14 +143,14 @@ def search_in(
     uri = uri_of(folder.path, tracking_uri)
     mirror = Mirror(folder.path, uri, study.experiment, folder.searched())
     with Progress(study) as progress, searching.opened(folder, progress.hear, progress.say) as search:
-        progress.follow(search)
-        if search.restored:
-            progress.say(f"  MLflow  {standing(folder.path)}")
-        if retry_failed:
-            progress.say(f"  failed  {search.reopen_failed()} trials, taken up again")
-        mirror.say = progress.say
-        mirror.start()
         try:
+            progress.follow(search)
+            if search.restored:
+                progress.say(f"  MLflow  {standing(folder.path)}")
+            if retry_failed:
+                progress.say(f"  failed  {search.reopen_failed()} trials, taken up again")
+            mirror.say = progress.say
+            mirror.start()
             _run_trials(search, address, in_process)
         finally:
             written = results.write(search.ledger, folder.path)

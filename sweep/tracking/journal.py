@@ -75,13 +75,14 @@ class Journal:
         try:
             if os.write(self._descriptor, line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._end += len(line)  # a Ctrl-C comes while the disk is waited for, and the line is there
             os.fsync(self._descriptor)
         except OSError as error:
+            self._end = size
             with suppress(OSError):  # if even this fails, the next opening cuts the half line off
-                os.ftruncate(self._descriptor, self._end)
+                os.ftruncate(self._descriptor, size)
             remedy = "free some space, then resume the sweep"
             raise JournalError(f"{self.path}: the event could not be written ({error.strerror}); {remedy}") from error
-        self._end += len(line)
 
     def _cut_torn_line(self) -> int:
         """Cut off a torn last line; returns the journal's size in bytes."""
