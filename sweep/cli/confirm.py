@@ -47,9 +47,9 @@ def confirm(
     from sweep.tracking.probe import probe
 
     searched = StudyFolder.find(studies, study)
+    check_address(address, in_process)  # before a race, which may take hours
+    uri = uri_of(searched.path, tracking_uri)  # its runs lie where those of the search do
+    probe(uri, searched.study().experiment)
     attacks = [json_or_text(text) for text in attack or ["auto_attack"]]
     selection = select(searched, top=top, seeds=seeds, attacks=attacks, baselines=baselines, raced=raced)
-    uri = uri_of(searched.path, tracking_uri)  # its runs lie where those of the search do
-    probe(uri, selection.study)
-    check_address(address, in_process)
     search_in(begin(searched, selection, again=again), address, uri, in_process)

@@ -74,6 +74,7 @@ WRONG: dict[str, list[tuple[str, str]]] = {  # what is given, and what is said
         ("tiny --race -1", "Invalid value"),
         ("tiny", "has nothing to confirm"),
         ("damaged", "journal.log, line 1"),
+        (f"tiny --address {NOWHERE}", "no Ray cluster answers"),  # before anything is asked of the study
         (f"searched --attack fgsm --address {NOWHERE}", "no Ray cluster answers"),
         (f"searched --attack fgsm --address {NOWHERE} --in-process", "choose one of --address"),
         ("searched --attack fgsm --in-process --tracking-uri sqlite:///tiny.py", "cannot be used as a database"),
