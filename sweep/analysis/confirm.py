@@ -43,12 +43,13 @@ class Confirmed:
 
     number: int  # of the trial that it was in the search
     defense: str
+    role: str  # why it stands where it does, in words
     is_baseline: bool
     searched: float  # the objective, as the search saw it
     validation: float  # the same under fresh seeds: what is missing was the seed's luck
     test: dict[str, float]  # means over seeds, by metric
     worst_case: Interval  # on the test split, under every attack
-    ends: tuple[str, ...]  # of its trainings
+    ends: tuple[str, ...]  # of its trainings, also of those that have not begun
     suspect: tuple[str, ...]  # the validity checks that any of its networks failed
     comparison: Comparison | None  # the first candidate less this one; None for the first itself
 
@@ -150,12 +151,14 @@ def verdict(found: Sequence[Confirmed]) -> list[str]:
         return ["no training completed: nothing can be said"]
     best, others = found[0], [one for one in found[1:] if one.comparison]
     sentences = [
-        f"trial {best.number} ({best.defense}): {spread(best.worst_case)} under every attack; "
+        f"trial {best.number} ({best.defense}), {best.role}: {spread(best.worst_case)} under every attack; "
         f"the search had said {best.searched:.3f}"
     ]
     lists: dict[str, list[str]] = {"better than": [], "worse than": [], "no difference shown from": []}
     for one in others:
         assert one.comparison is not None
+        if best.suspect or one.suspect:
+            continue  # a figure that cannot be believed is neither better nor worse
         gap = one.comparison.difference.mean
         how = (
             "no difference shown from" if one.comparison.p_holm >= SURE else "better than" if gap > 0 else "worse than"
@@ -170,7 +173,7 @@ def verdict(found: Sequence[Confirmed]) -> list[str]:
         missing = [end for end in one.ends if end != "completed"]
         if missing:
             sentences.append(
-                f"trial {one.number}: {len(missing)} of {len(one.ends)} trainings {', '.join(sorted(missing))}"
+                f"trial {one.number}: {len(missing)} of {len(one.ends)} trainings {', '.join(sorted({*missing}))}"
             )
     return sentences
 
@@ -214,15 +217,17 @@ class _Candidate:
     def summed_up(self, metric: str, worst_case: Interval, comparison: Comparison | None) -> Confirmed:
         confirmation, place = self.confirmation, self.place
         validation = [trial.best["metrics"][metric] for trial in self.completed if trial.best]
+        waiting = confirmation.seeds - len(self.trainings)
         return Confirmed(
             number=confirmation.trials[place],
+            role=_role(confirmation, place),
             defense=self.completed[0].defense,
             is_baseline=place >= len(confirmation.trials) - confirmation.baselines,
             searched=confirmation.values[place],
             validation=float(np.mean(validation)),
             test=_means([trial.final for trial in self.completed], "test/"),
             worst_case=worst_case,
-            ends=tuple(trial.end or "running" for trial in self.trainings),
+            ends=(*(trial.end or "running" for trial in self.trainings), *("not begun",) * waiting),
             suspect=tuple(sorted({name for one in self.completed for name in (one.validity or _UNASKED)["suspect"]})),
             comparison=comparison,
         )
@@ -244,6 +249,14 @@ def _confirming(study: Study, ledger: Ledger, confirmation: Confirmation, name: 
         "seed": derive(study.seed, name) % 2**31,
     }
     return study_from(study.to_json() | changes, name)
+
+
+def _role(confirmation: Confirmation, place: int) -> str:
+    """Why a candidate is one: the first of those that have a training need not be the search's best."""
+    if place >= len(confirmation.trials) - confirmation.baselines:
+        return "a baseline"
+    ranked = "the race's" if confirmation.raced else "the search's"
+    return f"{ranked} best" if place == 0 else f"{ranked} number {place + 1}"
 
 
 def _point(config: dict[str, Any]) -> dict[str, Any]:

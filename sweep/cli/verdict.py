@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rich import box
 from rich.table import Table
 
 from sweep.analysis.confirm import Confirmed, outcome, spread, verdict
@@ -16,9 +17,10 @@ def show_confirmation(folder: StudyFolder) -> None:
     assert study.confirms is not None
     labels = [attack.label for attack in study.confirms.attacks]
     title = f"{study.confirms.study}: {study.confirms.seeds} fresh seeds, test split"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for name in ("defense", "trial", "searched", "fresh", "clean", *labels, "worst case", "shrinkage", "p"):
-        table.add_column(name, justify="left" if name == "defense" else "right", no_wrap=True)
+        words = name in ("defense", "worst case")  # where lines may break; a figure that is cut is another figure
+        table.add_column(name, justify="left" if name == "defense" else "right", overflow="fold", no_wrap=not words)
     for one in found:
         table.add_row(*_row(one, labels))
     console.print(table)

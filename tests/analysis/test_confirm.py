@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_study import asked, complete, events, report, searching, tiny
+from tiny_study import asked, complete, cut, events, finish, report, searching, tiny, told
 
 from sweep.analysis.confirm import begin, outcome, select, verdict
 from sweep.attacks.pgd import PGD
@@ -75,6 +76,31 @@ def test_figures_are_those_of_the_verdicts(confirmed: StudyFolder) -> None:
     means = [ended[trial]["final"]["test/worst_case/adversarial_accuracy"] for trial in (0, 2)]
     assert best.worst_case.mean == pytest.approx(np.mean(means))
     assert best.test["test/fgsm/adversarial_accuracy"] >= best.worst_case.mean
+
+
+def test_a_baseline_is_not_called_the_best_where_nothing_better_completed(tmp_path: Path) -> None:
+    folder = searched(tmp_path)
+    confirming = begin(folder, selection(folder), again=False)
+    with opened(confirming) as search:
+        finish(search, asked(search).number, "failed")
+        in_process.run(search)
+    cut(confirming.path, [event for event, _ in told(confirming.path)].index("ended", 3) + 1)
+    (left,) = found = outcome(confirming)
+    assert left.is_baseline and left.ends == ("completed", "not begun")
+    sentences = verdict(found)
+    assert "trial 0 (standard), a baseline: " in sentences[0]
+    assert "trial 0: 1 of 2 trainings not begun" in sentences
+
+
+def test_nothing_is_better_or_worse_than_what_cannot_be_believed(confirmed: StudyFolder) -> None:
+    best, baseline = outcome(confirmed)
+    compared = ("better than", "worse than", "no difference shown from")
+    for pair in ([replace(best, suspect=("V8",)), baseline], [best, replace(baseline, suspect=("V8",))]):
+        sentences = verdict(pair)
+        assert not any(sentence.startswith(compared) for sentence in sentences)
+        assert any("cannot be believed: it failed V8" in sentence for sentence in sentences)
+    believed = [replace(one, suspect=()) for one in (best, baseline)]
+    assert any(sentence.startswith(compared) for sentence in verdict(believed))
 
 
 def test_the_same_selection_goes_on_and_another_is_refused(tmp_path: Path) -> None:
