@@ -21,7 +21,7 @@ def best(folder: StudyFolder, ledger: Ledger, *, include_suspect: bool = False) 
         candidates = ", ".join(map(str, confirms.trials))
         raise StudyError(
             f"the best of a confirmation would be its luckiest seed: `sweep export {confirms.study} --trial N` takes a "
-            f"candidate away (trial {candidates}), and `sweep export {study.name} --trial N` one of its trainings"
+            f"candidate away (trial {candidates}), and `sweep export {folder.path.name} --trial N` one of its trainings"
         )
     goal = study.objective[0]
     ranked = ledger.ranked(goal, include_suspect=include_suspect)

@@ -161,7 +161,7 @@ def search_in(
     else:
         tables.show_results(study, search.ledger)
     look = "" if is_database(uri) else redacted(uri)
-    tables.show_where_to_look(study, options, look, search.interrupted, written)
+    tables.show_where_to_look(folder, options, look, search.interrupted, written)
     if search.ledger.counts()["failed"]:
         tables.show_retry(folder.path.name, options)
     if unsent:

@@ -19,6 +19,7 @@ from sweep.analysis.results import best_by_defense
 from sweep.configuration import TrialConfig
 from sweep.errors import StudyError, unknown
 from sweep.exported import Transferred
+from sweep.orchestration.folder import StudyFolder
 from sweep.preview import describe_cost, describe_space, preview
 from sweep.registry import KINDS
 from sweep.study import Study
@@ -170,10 +171,10 @@ def show_retry(study: str, options: dict[str, str]) -> None:
 
 
 def show_where_to_look(
-    study: Study, options: dict[str, str], look: str, interrupted: bool, written: list[Path]
+    folder: StudyFolder, options: dict[str, str], look: str, interrupted: bool, written: list[Path]
 ) -> None:
     """What to do next. `options` are the command's own, so that what follows finds the same folder and server."""
-    confirms, name = study.confirms, study.name
+    confirms, name = folder.study().confirms, folder.path.name
     taken = f"{confirms.study} --trial {confirms.trials[0]}" if confirms else f"{name} --best"
     here = f" --studies {options['studies']}" if "studies" in options else ""
     again = "".join(f" --{name} {value}".rstrip() for name, value in options.items())

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -160,6 +161,12 @@ def test_a_finished_study_resumes_to_itself(workplace: Path) -> None:
     printed = sweep("resume", "tiny", "--in-process", folder=workplace)
     assert "resumed tiny: 3 completed" in printed
     assert (workplace / "studies" / "tiny" / "journal.log").read_text().count('"event":"ended"') == lines == 3
+
+
+def test_what_to_do_next_names_the_folder_and_not_what_it_was_called(workplace: Path) -> None:
+    shutil.copytree(workplace / "studies" / "tiny", workplace / "renamed" / "moved")
+    printed = sweep("resume", "moved", "--studies", "renamed", "--in-process", folder=workplace)
+    assert "sweep export moved --best" in printed and "sweep ui moved" in printed
 
 
 def test_a_resumed_study_says_what_was_found_to_agree(workplace: Path) -> None:

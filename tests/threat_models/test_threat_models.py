@@ -43,7 +43,7 @@ def inside(threat_model: ThreatModel, points: Tensor, centres: Tensor, epsilon: 
 def test_starts_and_projections_lie_in_the_ball_and_in_the_box(
     kind: Any, seed: int, epsilon: float, scale: float
 ) -> None:
-    threat_model: ThreatModel = kind(epsilon=epsilon)
+    threat_model: ThreatModel = kind(epsilon=1.0)  # of no matter here: the radius is given
     centres = images(seed)
     assert inside(threat_model, threat_model.random_start(centres, epsilon, stream(seed)), centres, epsilon)
     points = centres + scale * torch.randn(SHAPE, generator=stream(seed + 1))
@@ -139,3 +139,9 @@ def test_epsilon_must_be_a_positive_number(kind: Any) -> None:
     for wrong in (0, -0.1, "8/255", float("nan")):
         with pytest.raises(ValueError, match="epsilon"):
             kind(epsilon=wrong)
+
+
+def test_a_linf_radius_of_pixels_up_to_255_is_refused() -> None:
+    with pytest.raises(ValueError, match="less than or equal to 1"):
+        Linf(epsilon=8)
+    assert L2(epsilon=8).epsilon == 8
