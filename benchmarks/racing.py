@@ -3,8 +3,9 @@
     python benchmarks/racing.py
 
 Trains eight small CNNs on the digits, adversarially, that differ in radius, learning rate and seed; then does both on
-the same validation images with the same random numbers. Exits with 1 where the winner or its verdicts differ. Passes are
-counted per image, forward ones (looks, queries) and backward ones; seconds are CPU seconds of one thread.
+the same validation images with the same random numbers. Exits with 1 where the winner or its verdicts differ.
+
+Passes are counted per image, forward ones (looks, queries) and backward ones; seconds are CPU seconds of one thread.
 """
 
 from __future__ import annotations
