@@ -182,7 +182,7 @@ def test_the_divergence_is_refused_a_start_where_it_has_no_gradient() -> None:
 @settings(max_examples=60, deadline=None)
 @given(
     threat_model=st.sampled_from([Linf, L2]),
-    epsilon=st.floats(1e-3, 2),
+    epsilon=st.floats(1e-3, 1),
     num_steps=st.integers(1, 6),
     relative_step_size=st.floats(0.1, 50),
     random_start=st.sampled_from(["uniform", "gaussian", "none"]),
