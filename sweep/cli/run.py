@@ -142,6 +142,7 @@ def search_in(
     study = folder.study()
     uri = uri_of(folder.path, tracking_uri)
     mirror = Mirror(folder.path, uri, study.experiment, folder.searched())
+    written: list[Path] = []  # still none where Ctrl-C comes while they are written
     with Progress(study) as progress, searching.opened(folder, progress.hear, progress.say) as search:
         try:
             progress.follow(search)

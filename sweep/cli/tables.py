@@ -183,7 +183,7 @@ def show_where_to_look(
     else:
         _say(f"take the best away       sweep export {taken} --to best/{here}")
     _say(f"look at every trial      {look or f'sweep ui {name}{here}'}")
-    _say(f"tables                   {', '.join(map(str, written))}")
+    _say(f"tables                   {', '.join(map(str, written)) or 'not written: `sweep resume` does so'}")
 
 
 def show_unsent(study: str, options: dict[str, str], unsent: int, last_error: str | None) -> None:

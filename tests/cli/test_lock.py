@@ -1,4 +1,5 @@
-"""One sweep at a time on a study folder, among real processes; a killed one's folder is taken over, and said."""
+"""One sweep at a time on a study folder, among real processes; a killed one's folder is taken over, and said. Ctrl-C at
+the very end is an orderly end as well."""
 
 from __future__ import annotations
 
@@ -35,3 +36,15 @@ def test_a_running_study_is_refused_to_others_and_a_killed_ones_is_taken_over(tm
     assert f"took over the lock of process {owner.pid}" in printed
     assert "1 in flight" in printed and "1 trials: 1 completed" in printed
     assert journal.read_bytes().count(b'{"event":"asked"') == 1
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_the_tables_are_written_ends_in_words(tmp_path: Path) -> None:
+    (tmp_path / "tiny.py").write_text(TINY.replace("trials=3", "trials=1"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sweep.analysis.results.pq.write_table", lambda *_: signal.raise_signal(signal.SIGINT))
+        printed = sweep("run", "tiny.py", "--in-process", folder=tmp_path, code=130)
+    assert "go on with   sweep resume tiny" in printed and "not written: `sweep resume` does so" in printed
+    study = tmp_path / "studies" / "tiny"
+    assert not list(study.glob("*.parquet*")) and not list(study.glob(".*"))
+    assert f"{Path('studies', 'tiny', 'results.parquet')}" in sweep("resume", "tiny", "--in-process", folder=tmp_path)
