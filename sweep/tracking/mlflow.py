@@ -13,11 +13,11 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sweep.errors import StudyError
+from sweep.errors import JournalError, StudyError
 from sweep.tracking.address import is_database, redacted
 from sweep.tracking.contents import Contents, Point, contents, milliseconds, run_of, shortened
 from sweep.tracking.home import address_of
@@ -37,7 +37,7 @@ _ENVIRONMENT = {
 class Mirror(JournalMirror):
     """Mirrors the journal in a study's folder to the MLflow at `tracking_uri`, in the experiment named `study`.
 
-    A confirmation's runs lie within those of the study that it confirms, whose folder is `under`.
+    A confirmation's runs lie within those of the study that it confirms, whose folder is `under`, where that is there.
     """
 
     def __init__(self, folder: Path, tracking_uri: str, study: str, under: Path | None = None) -> None:
@@ -118,7 +118,9 @@ class Runs:
         name = self._identity["sweep.study"]
         if self._under is None:
             return self._create(f"sweep {name}", began)
-        searched = _found(self._client, self._experiment, identity(self._under)).get(None)
+        searched = None
+        with suppress(JournalError):  # a copy may have come without the study that it confirms: it stands alone
+            searched = _found(self._client, self._experiment, identity(self._under)).get(None)
         return self._create(f"confirm {name}", began, {"mlflow.parentRunId": searched[0].run} if searched else None)
 
     def _create(self, name: str, began: int | None, tags: dict[str, str] | None = None) -> str:
@@ -177,7 +179,9 @@ def explained(error: Exception, tracking_uri: str) -> str:
 
 def identity(folder: Path) -> str:
     """What tells a journal's runs from those of another sweep of that name: its first event (host, process, time)."""
-    first, _ = next(read(folder / FILE_NAME))
+    first, _ = next(read(folder / FILE_NAME), (None, 0))
+    if first is None:
+        raise JournalError(f"{folder / FILE_NAME}: there is no event in it yet")
     return hashlib.sha256(json.dumps(first, sort_keys=True).encode()).hexdigest()[:16]
 
 

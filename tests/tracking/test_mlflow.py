@@ -19,7 +19,7 @@ from mirrored_study import ADVERSARIAL, CLEAN, Shown, Sweep, free_port
 
 from sweep.errors import SweepError
 from sweep.tracking.address import local_uri, redacted
-from sweep.tracking.journal import FILE_NAME
+from sweep.tracking.journal import FILE_NAME, Journal
 from sweep.tracking.mirror import STATE
 from sweep.tracking.mlflow import Mirror
 
@@ -242,6 +242,21 @@ def test_a_confirmation_lies_within_the_search(folder: Path, tmp_path: Path) -> 
     assert confirmed.data.tags["mlflow.parentRunId"] == searched.info.run_id
     children = client.search_runs([experiment.experiment_id], f"tags.mlflow.parentRunId = '{confirmed.info.run_id}'")
     assert [run.data.tags["sweep.trial"] for run in children] == ["0"]
+
+
+@pytest.mark.parametrize("left", ["nothing", "an empty journal"])
+def test_a_confirmation_that_was_copied_without_the_search_stands_alone(folder: Path, left: str) -> None:
+    under = folder.parent / "elsewhere"
+    if left == "an empty journal":
+        under.mkdir()
+        Journal(under / FILE_NAME).close()
+    sweep = Sweep(folder)
+    sweep.session()
+    sweep.whole(0)
+    assert Mirror(folder, local_uri(folder), "digits", under).sync() == 7
+    shown = Shown(local_uri(folder))
+    assert [parent.info.run_name for parent in shown.parents] == ["confirm digits"]
+    assert list(shown.children) == [0]
 
 
 def test_unknown_events_show_nothing(folder: Path) -> None:
