@@ -123,17 +123,16 @@ class JournalMirror(ABC):
         is_known = False  # whether the state names this destination as the sweep's own
         while time.monotonic() < self._deadline:
             began, sent = time.monotonic(), 0
+            is_last = self._closing.is_set()  # asked first: what was journaled before the end is then surely seen
             try:
                 is_known = is_known or self._name_destination()
-                sent = self._send_some()
-                if self._closing.is_set() and not sent and self._is_doubtful:
-                    self._destination, self._is_doubtful = self._connect(), False
+                sent = self._send_some(look_again=is_last and self._is_doubtful)
                 self._recover(failures)
                 failures = 0
             except Exception as error:  # a sweep must not learn of anything that goes wrong here
                 failures += 1
                 self._fail(error, failures)
-            if self._closing.is_set() and not sent and not failures:
+            if is_last and not sent and not failures:
                 return
             self._wait(sent, failures, time.monotonic() - began)
 
@@ -165,16 +164,22 @@ class JournalMirror(ABC):
         self.last_error = str(error) if isinstance(error, SweepError) else self._explain(error)
         return self.last_error
 
-    def _send_some(self) -> int:
-        """Send the next events and move the cursor past them when they are acknowledged; returns their number."""
-        if self._destination is not None and self._size() == self._cursor:
+    def _send_some(self, *, look_again: bool = False) -> int:
+        """Send the next events and move the cursor past them when they are acknowledged; returns their number.
+
+        Where there are none, `look_again` has the destination connected to nevertheless.
+        """
+        if self._destination is not None and self._size() == self._cursor and not look_again:
             return 0
         with self._alone():
             cursor = self._read_cursor()
-            if self._size() <= cursor or time.monotonic() >= self._deadline:
+            is_behind = self._size() > cursor
+            if not (is_behind or look_again) or time.monotonic() >= self._deadline:
                 return 0
-            if self._destination is None or cursor != self._cursor:  # connect again after another process has sent
+            # Connect again after another process has sent.
+            if self._destination is None or cursor != self._cursor or not is_behind:
                 self._destination = self._connect()
+                self._is_doubtful = self._is_doubtful and is_behind
                 if self._destination.is_new:
                     cursor = 0
                     self._write_cursor(cursor)  # before anything is made there, lest a second try think all is well

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 
 from sweep.errors import SweepError
 from sweep.tracking.journal import FILE_NAME, Journal
+from sweep.tracking.mirror import _LOCK as LOCK
 from sweep.tracking.mirror import STATE, Destination, JournalMirror, mirrored
 
 
@@ -286,6 +289,52 @@ def test_after_an_outage_it_looks_once_more_at_what_is_there(tmp_path: Path) -> 
     shelf.fault = lambda number: connections.append(shelf.connections)
     assert mirror.stop(timeout=10) == 0
     assert shelf.connections == connections[-1] + 1
+
+
+def test_it_never_connects_while_another_process_sends(tmp_path: Path) -> None:
+    """What a destination puts right when it is connected to is somebody's who is sending at that moment."""
+    journal_of(tmp_path, range(3))
+    shelf = Shelf()
+    shelf.fault = raise_at(1, OSError("away"))
+    mirror = AloneMirror(tmp_path, shelf)
+    mirror.start()
+    until(lambda: mirror.last_error is not None)
+    shelf.fault = lambda number: None
+    assert mirror.stop(timeout=10) == 0
+    assert shelf.connections >= 3 and mirror.accompanied == 0
+
+
+class AloneMirror(ShelfMirror):
+    """Counts the connections during which another sender would not have had to wait."""
+
+    accompanied = 0
+
+    def _connect(self) -> Destination:
+        with (self.folder / LOCK).open("w") as lock, suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.accompanied += 1
+        return super()._connect()
+
+
+def test_what_is_journaled_while_it_looks_for_the_last_time_is_sent(tmp_path: Path) -> None:
+    journal_of(tmp_path, range(3))
+    shelf = Shelf()
+    mirror = ClosedMirror(tmp_path, shelf)
+    mirror.start()
+    until(mirror._closing.is_set)
+    assert mirror.stop(timeout=10) == 0
+    assert shelf.taken == [0, 1, 2, 3]
+
+
+class ClosedMirror(ShelfMirror):
+    """Is told to end, just after it found nothing more to send and just after the journal's last event."""
+
+    def _send_some(self, **options: bool) -> int:
+        sent = super()._send_some(**options)
+        if not sent and not self._closing.is_set():
+            journal_of(self.folder, range(3, 4))
+            self._closing.set()
+        return sent
 
 
 def test_stopping_waits_no_longer_than_it_was_told(tmp_path: Path) -> None:
