@@ -20,7 +20,7 @@ from typing import Any
 from sweep import disk
 from sweep.errors import DiskFullError, JournalError
 from sweep.orchestration.attempts import Attempts, Memory
-from sweep.orchestration.budget import is_spent
+from sweep.orchestration.budget import Spending
 from sweep.orchestration.early_stopping import Rungs
 from sweep.orchestration.folder import StudyFolder, versions
 from sweep.orchestration.restore import contradicted, contradiction, refuse_disagreements
@@ -44,6 +44,7 @@ class Search:
         self.halted: str | None = None  # why no further trial begins: the disk is full
         self.say: Callable[[str], None] = print
         self.ledger = Ledger()
+        self._spending = Spending(self.study, self.ledger)
         self.rungs = Rungs(self.study.early_stopping, self.goal) if self.study.early_stopping else None
         self._listener = listener
         self._journal = Journal(folder.journal)
@@ -72,7 +73,7 @@ class Search:
             if not trial.is_condemned:
                 return self._assignment(trial)
             self._end(trial, "stopped")  # the last session was killed between the verdict and the end
-        if is_spent(self.study, self.ledger):
+        if self._spending.is_over:
             return None
         number = len(self.ledger.trials)
         config, params, attributes = self.sampler.ask(number)
@@ -84,7 +85,7 @@ class Search:
     @property
     def is_over(self) -> bool:
         """No trial begins any more, whatever becomes of those that run."""
-        return self.interrupted or (is_spent(self.study, self.ledger) and not self.ledger.in_flight)
+        return self.interrupted or (self._spending.is_over and not self.ledger.in_flight)
 
     def hear(self, message: Mapping[str, Any]) -> bool:
         """Take a trial's message. False: the trial is to stop, because it ended or early stopping says so."""
@@ -159,7 +160,7 @@ class Search:
 
     def close(self) -> None:
         """End the session. Trials in flight stay so, and are taken up when the study is resumed."""
-        reason = "finished" if is_spent(self.study, self.ledger) and not self.ledger.in_flight else "interrupted"
+        reason = "finished" if self._spending.is_over and not self.ledger.in_flight else "interrupted"
         try:
             self._append("closed", reason=reason)
         except JournalError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -195,6 +196,21 @@ def test_a_grid_ends_with_its_last_point(tmp_path: Path) -> None:
             pass
         points = [json.dumps(trial.params, sort_keys=True) for trial in search.ledger]
         assert len(set(points)) == 6 <= len(points) <= 7
+
+
+def test_each_point_of_a_grid_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[Any] = []
+
+    def dumps(value: Any, **options: Any) -> str:
+        looked.append(value)
+        return json.JSONEncoder(**options).encode(value)
+
+    study = tiny(sampler="grid", space={**PLAIN, "batch_size": Integer(1, 9)}, budget=Budget(trials=50))
+    with searching(tmp_path, study) as search:
+        monkeypatch.setattr("sweep.orchestration.budget.json", SimpleNamespace(dumps=dumps))
+        while search.ask() is not None:
+            assert not search.is_over
+        assert len(looked) == len(search.ledger.trials) == 9
 
 
 def test_other_samplers_use_their_whole_budget_on_a_finite_space(tmp_path: Path) -> None:
