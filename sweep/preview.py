@@ -58,6 +58,8 @@ class Preview:
     checks: int  # of validity, asked of each completed trial
     checking: float  # their gradient evaluations, at most
 
+    share: float | None  # gradient evaluations that each defense gets, where they are compared and limited
+
     @property
     def most(self) -> float:
         """Gradient evaluations of one trial of the costliest branch."""
@@ -74,10 +76,10 @@ def preview(study: Study) -> Preview:
     doubts += sorted({text for config in configs if splits for text in config.unanswerable(splits.classes)})
     branches = _costliest([_branch(study, config, sizes or (1, 0)) for config in [*configs, *enqueued]])
     rungs = _rungs(study.early_stopping, branches, sizes) if study.early_stopping else []
-    doubts += _doubts(study, branches, rungs)
+    doubts += [*_doubts(study, branches, rungs), *(_unequal(study, branches) if sizes else [])]
     doubts += sorted({text for config in configs for text in _early(_name(study, config), config, rungs)})
     checking = max(cost(branch.config, sizes[1] if sizes else IMAGES[study.validity]) for branch in branches)
-    return Preview(sizes, branches, rungs, doubts, len(asked(study.validity)), checking)
+    return Preview(sizes, branches, rungs, doubts, len(asked(study.validity)), checking, _share(study))
 
 
 def _splits(config: TrialConfig, doubts: list[str]) -> Splits | None:
@@ -164,6 +166,35 @@ def _doubts(study: Study, branches: list[Branch], rungs: list[Rung]) -> list[str
     return doubts
 
 
+def _share(study: Study) -> float | None:
+    limit = study.budget.gradient_evaluations
+    return limit / len(study.space.alternatives("defense")) if study.compare and limit is not None else None
+
+
+def _unequal(study: Study, branches: list[Branch]) -> list[str]:
+    """Why the defenses of a comparison may get less than their share."""
+    share = _share(study)
+    if share is None:
+        return []
+    doubts = [
+        f"compare: one trial of {branch.name} may cost {describe_cost(branch.total)} gradient evaluations, and its "
+        f"defense's share is {describe_cost(share)}"
+        for branch in branches
+        if branch.total > share
+    ]
+    costliest = dict.fromkeys(study.space.alternatives("defense"), 0.0)
+    for branch in branches:
+        name = branch.config.defense.name
+        costliest[name] = max(costliest[name], branch.total)
+    fewest = sum(math.ceil(share / total) for total in costliest.values())
+    if fewest > study.budget.trials:
+        doubts.append(
+            f"budget: {study.budget.trials} trials end it before the gradient evaluations are spent, which takes "
+            f"{fewest} or more; each defense still gets the same"
+        )
+    return doubts
+
+
 def _early(name: str, config: TrialConfig, rungs: list[Rung]) -> list[str]:
     """Why the first rung that this branch meets may say little about its end."""
     first = min((rung.epochs[name] for rung in rungs if name in rung.epochs), default=None)
@@ -214,6 +245,7 @@ def summary(study: Study) -> dict[str, Any]:
             }
             for b in plan.branches
         ],
+        "share": plan.share,
         "rungs": [{"level": rung.level, "epochs": rung.epochs} for rung in plan.rungs],
         "validity": {"level": study.validity, "checks": plan.checks, "gradient_evaluations": plan.checking},
         "doubts": plan.doubts,

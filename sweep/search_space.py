@@ -97,6 +97,11 @@ class SearchSpace(BaseModel):
         """Every parameter by name, those of all branches included."""
         return {name: domain for _, found in self._explore() for name, domain in found.items()}
 
+    def alternatives(self, key: str) -> list[str]:
+        """The components that a choice at the top of the space is made from; none where there is no choice."""
+        choice = self.tree.get(key)
+        return list(choice.branches) if isinstance(choice, OneOf) else []
+
     def _explore(self) -> Iterator[tuple[dict[str, Any], dict[str, Domain]]]:
         """Each corner with the domains met there: one value is changed at a time, in the branches that lead to it."""
         queue: list[dict[str, Any]] = [{}]

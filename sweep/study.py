@@ -75,6 +75,10 @@ class Study(Record):
     catastrophic_overfitting: OnCollapse = "mark"
     sampler: Literal["tpe", "gp", "nsga2", "random", "grid", "cma_es"] = "tpe"
     startup_trials: int = Field(10, ge=1, description="random trials before the sampler models anything")
+    compare: Literal["defense"] | None = Field(
+        None,
+        description="tune each defense with the same gradient evaluations, a sampler and rungs of its own",
+    )
     early_stopping: Asha | None = None
     budget: Budget
     per_trial: Resources = Resources()
@@ -92,6 +96,7 @@ class Study(Record):
     @model_validator(mode="after")
     def _is_sound(self) -> Study:
         mistakes = [*_forbidden(self.space), *_misplaced_bounds(self), *_unusable_sampler(self), *_incoherent(self)]
+        mistakes += _incomparable(self) if self.compare else []
         mistakes += sorted({text for config in self.space.corners() for text in self.mistakes(config)} - {*mistakes})
         mistakes += _unusable_enqueued(self, known=mistakes)
         if mistakes:
@@ -175,6 +180,8 @@ class Study(Record):
         (A trial's CPUs are its threads, and the order of sums differs with their number.)
         """
         whole = {key: value for key, value in self.to_json().items() if key not in NOT_IN_FINGERPRINT}
+        if self.compare is None:  # as in the studies of before there was a comparison
+            del whole["compare"]
         return fingerprint(whole | {"per_trial": {"cpus": self.per_trial.cpus}})
 
 
@@ -240,6 +247,21 @@ def _unusable_sampler(study: Study) -> list[str]:
             mistakes.append("sampler: cma_es seeks one goal without bounds on other metrics; use tpe, gp or nsga2")
         return mistakes
     return []
+
+
+def _incomparable(study: Study) -> list[str]:
+    """Why its defenses cannot each be given the same."""
+    if not study.space.alternatives("defense"):
+        return ["compare: space.defense is one defense; make it a OneOf of those that are to be compared"]
+    mistakes = []
+    if study.sampler in ("grid", "nsga2"):
+        why = "tries every point once" if study.sampler == "grid" else "breeds one population"
+        mistakes.append(f"sampler: {study.sampler} {why}, whatever each defense has spent; use tpe, gp or random")
+    return mistakes + [
+        f"enqueue[{number}]: names no defense, and where they are compared each configuration is one's own"
+        for number, given in enumerate(study.enqueue)
+        if "defense" not in given
+    ]
 
 
 def _incoherent(study: Study) -> list[str]:

@@ -49,6 +49,7 @@ ORDER = [
     "tracking.journal",
     "tracking.ledger",
     "orchestration.early_stopping",
+    "orchestration.turns",
     "orchestration.budget",
     "orchestration.worker",
     "orchestration.folder",

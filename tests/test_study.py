@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from sweep.configuration import TrialConfig
+from sweep.configuration import TrialConfig, fingerprint
 from sweep.errors import ConfigurationError
 from sweep.registry import problems
 from sweep.study import (
+    NOT_IN_FINGERPRINT,
     Asha,
     AtLeast,
     Budget,
@@ -90,6 +91,14 @@ def test_json_and_back_is_the_same_study() -> None:
         assert again.trial_config(point, 3).fingerprint == study.trial_config(point, 3).fingerprint
 
 
+def test_a_study_without_a_comparison_has_the_fingerprint_it_had_before_there_was_one() -> None:
+    study = study_from(valid(), "digits.py")
+    written = {key: value for key, value in study.to_json().items() if key != "compare"}
+    kept = {key: value for key, value in written.items() if key not in NOT_IN_FINGERPRINT}
+    assert study.fingerprint == fingerprint(kept | {"per_trial": {"cpus": 1}})
+    assert study_from(written, "study.json").fingerprint == study.fingerprint
+
+
 def test_what_changes_no_figure_may_change_and_nothing_else() -> None:
     first = study_from(valid(), "x").fingerprint
     allowed: list[dict[str, Any]] = [
@@ -109,6 +118,7 @@ def test_what_changes_no_figure_may_change_and_nothing_else() -> None:
         {"enqueue": []},
         {"startup_trials": 3},
         {"select": "last"},
+        {"compare": "defense"},
         {"per_trial": Resources(cpus=2)},  # its threads, which the order of sums depends on
     ]
     for change in others:
@@ -217,6 +227,16 @@ EACH: list[tuple[dict[str, Any], list[str]]] = [
     (changed(enqueue=[{"threat_model": {"epsilon": 0.2}}]), ["enqueue[0].threat_model: fixed for the whole study"]),
     (changed(enqueue=[{"seed": 3}]), ["enqueue[0].seed: fixed for the whole study"]),
     (changed(enqueue=["standard"]), ["enqueue.0: "]),
+    (changed(compare="defence"), ["compare: must be 'defense', got 'defence'"]),
+    (changed(compare="defense", sampler="nsga2"), ["sampler: nsga2 breeds one population, whatever each defense has"]),
+    (
+        changed(compare="defense", enqueue=[{"defense": "standard"}, {"epochs": 2}]),
+        ["enqueue[1]: names no defense, and where they are compared each configuration is one's own"],
+    ),
+    (
+        {**space(defense="standard"), "compare": "defense", "enqueue": []},
+        ["compare: space.defense is one defense; make it a OneOf of those that are to be compared"],
+    ),
 ]
 
 

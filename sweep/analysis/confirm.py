@@ -243,6 +243,7 @@ def _confirming(study: Study, ledger: Ledger, confirmation: Confirmation, name: 
         "enqueue": points * confirmation.seeds,
         "budget": {"trials": confirmation.trainings},
         "early_stopping": None,
+        "compare": None,
         "limits": {"trial_hours": None, "epoch_hours": None},  # a search's; the test split may be attacked for days
         "sampler": "random",
         "validity": "full",

@@ -51,6 +51,9 @@ def show_preview(study: Study) -> None:
     spent = f", none begins after {describe_cost(budget.gradient_evaluations)}" if budget.gradient_evaluations else ""
     limit = f", {budget.hours:g} hours" if budget.hours else ""
     console.print(f"budget: {budget.trials} trials{limit}; at most {describe_cost(most)} gradient evaluations" + spent)
+    if study.compare:
+        each = f", and {describe_cost(plan.share)} gradient evaluations each" if plan.share else ""
+        console.print(f"compared: the defense that has spent least goes next; a sampler and rungs of its own{each}")
     console.print(
         f"validity: {plan.checks} {study.validity} checks of each completed trial; "
         f"at most {describe_cost(plan.checking)} gradient evaluations"

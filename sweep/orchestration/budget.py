@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from sweep.orchestration.turns import accounts
 from sweep.study import Study
 from sweep.tracking.ledger import Ledger
 
@@ -13,7 +14,7 @@ class Spending:
     trial's point of a grid is looked at once."""
 
     def __init__(self, study: Study, ledger: Ledger) -> None:
-        self._budget, self._ledger = study.budget, ledger
+        self._study, self._ledger = study, ledger
         self._grid = study.space.size if study.sampler == "grid" else None
         self._points: set[str] = set()
         self._counted = 0  # trials whose points these are
@@ -21,15 +22,22 @@ class Spending:
     @property
     def is_over(self) -> bool:
         """Whether a limit of the budget is reached, or the grid is tried out."""
-        budget, ledger = self._budget, self._ledger
+        budget, ledger = self._study.budget, self._ledger
         limits = [len(ledger.trials) >= budget.trials]
         if self._grid is not None:
             limits.append(self._tried() >= self._grid)
         if budget.gradient_evaluations is not None:
-            limits.append(ledger.gradient_evaluations >= budget.gradient_evaluations)
+            limits.append(self._least_spent() >= budget.gradient_evaluations)
         if budget.hours is not None:
             limits.append(ledger.hours >= budget.hours)
         return any(limits)
+
+    def _least_spent(self) -> float:
+        """Gradient evaluations of all trials; where defenses are compared, as if all had spent what the least did."""
+        if not self._study.compare:
+            return self._ledger.gradient_evaluations
+        spent = accounts(self._study, self._ledger).values()
+        return min(spent) * len(spent)
 
     def _tried(self) -> int:
         """How many points of the grid have a trial."""

@@ -9,21 +9,30 @@ from __future__ import annotations
 import itertools
 import math
 from bisect import bisect_right, insort
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from sweep.objective import Goal
 from sweep.provisions import Asha
 
 
+def _everyone(trial: int) -> str:
+    return ""
+
+
 @dataclass
 class Rungs:
-    """The values that reached each rung, by level and trial. Greater is better."""
+    """The values that reached each rung, by level and trial. Greater is better.
+
+    `rivals` names the group within which a trial is ranked: everyone, or its own defense where these are compared.
+    """
 
     rule: Asha
     goal: Goal
+    rivals: Callable[[int], str] = _everyone
     values: dict[int, dict[int, float]] = field(default_factory=dict)
-    _ordered: dict[int, list[float]] = field(default_factory=dict)  # the same by size: long studies have long rungs
+    # The same by group and by size: long studies have long rungs.
+    _ordered: dict[tuple[str, int], list[float]] = field(default_factory=dict)
 
     def levels(self) -> Iterator[int]:
         """The rungs, without end."""
@@ -41,7 +50,7 @@ class Rungs:
         a rung always go on: there is too little to compare them with.
         """
         reached = self.reached(trial, resource)
-        return all(self._goes_on(level, best) for level in reached), {str(level): best for level in reached}
+        return all(self._goes_on(trial, level, best) for level in reached), {str(level): best for level in reached}
 
     def record(self, trial: int, recorded: Mapping[str, float]) -> None:
         """Take in what `judge` gave."""
@@ -49,13 +58,13 @@ class Rungs:
             values = self.values.setdefault(int(level), {})
             if trial not in values:
                 values[trial] = value
-                insort(self._ordered.setdefault(int(level), []), value)
+                insort(self._ordered.setdefault((self.rivals(trial), int(level)), []), value)
 
     def forget(self, trial: int) -> None:
         """Take a trial's values out again: a suspect trial's accuracy shall not stop those that are honest."""
         for level, values in self.values.items():
             if trial in values:
-                self._ordered[level].remove(values.pop(trial))
+                self._ordered[self.rivals(trial), level].remove(values.pop(trial))
 
     def value(self, metrics: Mapping[str, float]) -> float:
         """The objective, greater being better; minus infinity where it is missing or not finite."""
@@ -68,8 +77,8 @@ class Rungs:
         """How many trials reached each rung."""
         return {level: len(values) for level, values in sorted(self.values.items())}
 
-    def _goes_on(self, level: int, value: float) -> bool:
-        """Whether `value` would be among the best of the rung, were it there."""
-        others = self._ordered.get(level, [])
+    def _goes_on(self, trial: int, level: int, value: float) -> bool:
+        """Whether `value` would be among the best of the trial's rivals at the rung, were it there."""
+        others = self._ordered.get((self.rivals(trial), level), [])
         places, better = (len(others) + 1) // self.rule.reduction_factor, len(others) - bisect_right(others, value)
         return not places or better < places

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 from bisect import insort
+from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,26 @@ class Log(BaseJournalBackend):
         return written
 
 
+@dataclass
+class _Memory:
+    """Which trials a model is made from, by number."""
+
+    most: int  # of the latest
+    best: list[list[tuple[Rank, int]]]  # for each goal
+    latest: list[int] = field(default_factory=list)
+    running: set[int] = field(default_factory=set)
+
+    def ended(self, number: int, ranks: Sequence[Rank]) -> None:
+        insort(self.latest, number)  # in whatever order they ended: a resumed study is to show the same
+        del self.latest[: -self.most]
+        for best, rank in zip(self.best, ranks, strict=True):
+            insort(best, (rank, -number))
+            del best[:-BEST]
+
+    def shown(self) -> list[int]:
+        return sorted(self.running.union(self.latest, *([-number for _, number in best] for best in self.best)))
+
+
 class OptunaStudy(optuna.Study):
     """A study that shows a sampler, within `thinned`, the running, the latest and the best trials only."""
 
@@ -56,33 +78,31 @@ class OptunaStudy(optuna.Study):
         super().__init__(study.name, storage)
         self._distributions = distributions
         self._shown: list[FrozenTrial] | None = None
-        self._running: set[int] = set()
-        self._most = max(LATEST, study.startup_trials)  # of which samplers want to see so many
-        self._latest: list[int] = []
-        self._best: list[list[tuple[Rank, int]]] = [[] for _ in goals]
+        most = max(LATEST, study.startup_trials)  # of which samplers want to see so many
+        self._memories = defaultdict[str | None, _Memory](lambda: _Memory(most, [[] for _ in goals]))
 
-    def remember(self, number: int, ranks: Sequence[Rank] | None) -> None:
-        """Trial `number` runs (`ranks` is None), or ended with this rank for each goal."""
+    def remember(self, number: int, ranks: Sequence[Rank] | None, branch: str | None = None) -> None:
+        """Trial `number` runs (`ranks` is None), or ended with this rank for each goal.
+
+        `branch` is its defense where each is to have a sampler of its own.
+        """
+        memory = self._memories[branch]
         if ranks is None:
-            self._running.add(number)
+            memory.running.add(number)
             return
-        self._running.discard(number)
+        memory.running.discard(number)
         # The storage holds every trial's own copy of every distribution: 4 KB a trial.
         trial = self._trial(number)
         trial.distributions = {name: self._distributions[name] for name in trial.distributions}
         if trial.state == TrialState.FAIL:  # no model is made from it
             return
-        insort(self._latest, number)  # in whatever order they ended: a resumed study is to show the same
-        del self._latest[: -self._most]
-        for best, rank in zip(self._best, ranks, strict=True):
-            insort(best, (rank, -number))
-            del best[:-BEST]
+        memory.ended(number, ranks)
 
     @contextmanager
-    def thinned(self, is_thinned: bool) -> Iterator[None]:
-        """Meanwhile show no other trials than those that a model is made from, if `is_thinned`."""
-        numbers = self._running.union(self._latest, *([-number for _, number in best] for best in self._best))
-        self._shown = [self._trial(number) for number in sorted(numbers)] if is_thinned else None
+    def thinned(self, is_thinned: bool, branch: str | None = None) -> Iterator[None]:
+        """Meanwhile show no other trials than those that a model (of this branch) is made from, if `is_thinned`."""
+        shown = self._memories[branch].shown() if is_thinned else ()
+        self._shown = [self._trial(number) for number in shown] if is_thinned else None
         try:
             yield
         finally:

@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from sweep.errors import JournalError, StudyError
+from sweep.orchestration.turns import next_turn
+from sweep.study import Study
 from sweep.tracking.ledger import Ledger
 
 
-def contradiction(event: Mapping[str, Any], ledger: Ledger, fingerprint: str) -> str | None:
+def contradiction(event: Mapping[str, Any], study: Study, ledger: Ledger, fingerprint: str) -> str | None:
     """Why an event cannot follow those that the ledger holds, or None. `fingerprint` is the study's."""
     kind, number = event["event"], event.get("trial")
     if kind == "session":
         return _session(event, ledger, fingerprint)
     if kind == "asked":
-        expected = len(ledger.trials)
-        return None if number == expected else f"asks trial {number}, where trial {expected} is the next"
+        return _asked(event, study, ledger)
     return None if number is None else _of_a_trial(event, ledger)
 
 
@@ -45,6 +46,14 @@ def _session(event: Mapping[str, Any], ledger: Ledger, fingerprint: str) -> str 
     if event.get("fingerprint", fingerprint) != fingerprint:
         return f"was written for a study with the fingerprint {event['fingerprint']}, and study.json has {fingerprint}"
     return None
+
+
+def _asked(event: Mapping[str, Any], study: Study, ledger: Ledger) -> str | None:
+    number, expected = event["trial"], len(ledger.trials)
+    if number != expected:
+        return f"asks trial {number}, where trial {expected} is the next"
+    branch, turn = event["params"].get("defense"), next_turn(study, ledger).branch
+    return None if turn in (None, branch) else f"asks a trial of {branch}, where it is the turn of {turn}"
 
 
 def _of_a_trial(event: Mapping[str, Any], ledger: Ledger) -> str | None:

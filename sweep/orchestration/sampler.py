@@ -24,6 +24,7 @@ from sweep.domains import Choice, Domain, Integer, Interval
 from sweep.errors import StudyError
 from sweep.objective import WORST, Goal
 from sweep.orchestration.optuna_study import Log, OptunaStudy
+from sweep.orchestration.turns import Turn, enqueued
 from sweep.search_space import merged
 from sweep.seeding import derive
 from sweep.study import Study
@@ -54,20 +55,27 @@ class Sampler:
         for trial in trials:
             self._restore(trial)
 
-    def ask(self, number: int) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        """The next trial's configuration, its parameters, and the sampler's notes on it."""
+    def ask(self, number: int, turn: Turn | None = None) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """The next trial's configuration, its parameters, and the sampler's notes on it.
+
+        Where defenses are compared, a proposal for one depends on nothing but its own trials.
+        """
+        turn = turn or Turn(None, number)
+        given = enqueued(self.study, turn)
+        if given is None and turn.branch is not None:
+            given = {"defense": turn.branch}
         replacements: dict[str, Any] = {}
-        if number < len(self.study.enqueue):
-            fixed, replacements = self.study.space.constrain(self.study.enqueue[number])
+        if given is not None:
+            fixed, replacements = self.study.space.constrain(given)
             self.optuna.enqueue_trial(fixed)
-        self.optuna.sampler = make_sampler(self.study, number)
-        with warnings.catch_warnings(), self.optuna.thinned(self.study.sampler in MODEL_BASED):
+        self.optuna.sampler = make_sampler(self.study, turn)
+        with warnings.catch_warnings(), self.optuna.thinned(self.study.sampler in MODEL_BASED, turn.branch):
             warnings.simplefilter("ignore")  # a model that fits badly proposes badly; it does not fail
             trial = self.optuna.ask()
             if trial.number != self._inherited + number:
                 raise AssertionError(f"Optuna's trial {trial.number} is the journal's {self._inherited + number}")
             config = self.study.space.resolve(lambda name, domain: trial._suggest(name, self._distributions[name]))
-        self.optuna.remember(trial.number, None)
+        self.optuna.remember(trial.number, None, turn.branch)
         frozen = self.optuna._storage.get_trial(trial._trial_id)  # samplers note things in the storage only
         return merged(config, replacements), dict(frozen.params), dict(frozen.system_attrs)
 
@@ -134,14 +142,16 @@ class Sampler:
 
     def _remember(self, number: int, trial: TrialRecord) -> None:
         ranks = [WORST if trial.is_suspect else trial.rank(goal) for goal in self.study.objective]
-        self.optuna.remember(number, ranks if trial.end else None)
+        branch = trial.params[self.study.compare] if self.study.compare else None
+        self.optuna.remember(number, ranks if trial.end else None, branch)
 
 
-def make_sampler(study: Study, number: int) -> BaseSampler:
+def make_sampler(study: Study, turn: Turn) -> BaseSampler:
     """The study's sampler for one proposal."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Optuna warns of experimental options, once a sampler
-        return _make_sampler(study, derive(study.seed, "sampler", number) % 2**32)
+        branch = () if turn.branch is None else (turn.branch,)
+        return _make_sampler(study, derive(study.seed, "sampler", *branch, turn.place) % 2**32)
 
 
 def _make_sampler(study: Study, seed: int) -> BaseSampler:

@@ -21,10 +21,10 @@ from sweep import disk
 from sweep.errors import DiskFullError, JournalError
 from sweep.orchestration.attempts import Attempts, Memory
 from sweep.orchestration.budget import Spending
-from sweep.orchestration.early_stopping import Rungs
 from sweep.orchestration.folder import StudyFolder, versions
 from sweep.orchestration.restore import contradicted, contradiction, refuse_disagreements
 from sweep.orchestration.sampler import Sampler
+from sweep.orchestration.turns import enqueued, next_turn, rungs_for
 from sweep.orchestration.worker import Assignment
 from sweep.tracking.journal import Journal, read
 from sweep.tracking.ledger import Ledger, TrialRecord
@@ -45,7 +45,7 @@ class Search:
         self.say: Callable[[str], None] = print
         self.ledger = Ledger()
         self._spending = Spending(self.study, self.ledger)
-        self.rungs = Rungs(self.study.early_stopping, self.goal) if self.study.early_stopping else None
+        self.rungs = rungs_for(self.study, self.ledger)
         self._listener = listener
         self._journal = Journal(folder.journal)
         for line, (event, _) in enumerate(read(folder.journal), start=1):
@@ -75,10 +75,10 @@ class Search:
             self._end(trial, "stopped")  # the last session was killed between the verdict and the end
         if self._spending.is_over:
             return None
-        number = len(self.ledger.trials)
-        config, params, attributes = self.sampler.ask(number)
+        number, turn = len(self.ledger.trials), next_turn(self.study, self.ledger)
+        config, params, attributes = self.sampler.ask(number, turn)
         complete = self.study.complete(config, number)
-        origin = "enqueued" if number < len(self.study.enqueue) else "sampler"
+        origin = "sampler" if enqueued(self.study, turn) is None else "enqueued"
         self._append("asked", trial=number, config=complete, params=params, origin=origin, attributes=attributes)
         return self._assignment(self.ledger.trials[number])
 
@@ -211,7 +211,7 @@ class Search:
 
     def _contradiction(self, event: Mapping[str, Any]) -> str | None:
         """Why this event cannot follow those before it, or None. Early stopping judges each report once more."""
-        if reason := contradiction(event, self.ledger, self._fingerprint):
+        if reason := contradiction(event, self.study, self.ledger, self._fingerprint):
             return reason
         if event["event"] == "reported":
             verdict = self._verdict(self.ledger.trials[event["trial"]], event["epoch"], event["metrics"])
