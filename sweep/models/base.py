@@ -67,9 +67,12 @@ def convolutional_network(
         layers[f"conv{number}"] = nn.Conv2d(
             channels, convolution.maps, convolution.kernel, stride=convolution.stride, padding=convolution.padding
         )
-        layers[f"conv{number}_activation"] = activation(activation_name)
+        after = {f"conv{number}_activation": activation(activation_name)}
         if convolution.pool:
-            layers[f"conv{number}_pool"] = nn.MaxPool2d(2)
+            pool = {f"conv{number}_pool": nn.MaxPool2d(2)}
+            # ReLU gives the same bits on either side, forward and backward, and behind the pool a quarter of the work.
+            after = pool | after if activation_name == "relu" else after | pool
+        layers.update(after)
         channels, size = convolution.maps, convolution.output_size(size)
     features = channels * size[0] * size[1]
     layers["flatten"] = nn.Flatten()

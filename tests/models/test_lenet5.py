@@ -111,3 +111,28 @@ def _accuracy(network: Network, images: Tensor, labels: Tensor) -> float:
         batches = (images[start : start + 500].float() / 255 for start in range(0, len(images), 500))
         guesses = torch.cat([network(batch).argmax(1) for batch in batches])
     return (guesses == labels).sum().item() / len(labels)
+
+
+def test_pooling_before_relu_changes_no_bit() -> None:
+    """Images with much background: many equal values in a window, all below ReLU's bend or all above it."""
+    torch.manual_seed(0)
+    fast = LeNet5(variant="lecun1998").build(1, (28, 28), 10)
+    parts = dict(fast.named_children())
+    names = [name for name in parts if not name.endswith(("_pool", "_activation")) or "linear" in name]
+    written = [[parts[name]] for name in names]
+    for number in (1, 2):
+        written[names.index(f"conv{number}")] += [nn.ReLU(), nn.MaxPool2d(2)]
+    slow = nn.Sequential(*[layer for layers in written for layer in layers])
+    images = torch.rand(32, 1, 28, 28) * (torch.rand(32, 1, 28, 28) > 0.8)
+    found = []
+    for network in (fast, slow):
+        network.zero_grad()
+        attacked = images.clone().requires_grad_(True)
+        logits = network(attacked)
+        nn.functional.cross_entropy(logits, torch.arange(32) % 10).backward()  # type: ignore[no-untyped-call]
+        assert attacked.grad is not None
+        weights = parts["conv1"].weight.grad
+        assert isinstance(weights, Tensor)
+        found.append((logits.detach(), attacked.grad, weights.clone()))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+    assert list(parts).index("conv1_pool") < list(parts).index("conv1_activation")
