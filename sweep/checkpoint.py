@@ -10,12 +10,15 @@ import io
 import itertools
 import json
 import os
+import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
@@ -41,6 +44,34 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+@contextmanager
+def folder_atomically(path: Path) -> Iterator[Path]:
+    """A new folder beside `path`, which takes its place, whole, when the block is over. Raises DiskFullError.
+
+    Ended before, `path` is as it was. Killed in the moment between two renames, the old folder and the new one, both
+    whole, are beside it, their names begin with a dot, and the next writer removes them.
+    """
+    with disk.explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = f"{_temporary(path)}folder-"
+        for left in path.parent.glob(f"{beside}*"):
+            shutil.rmtree(left)
+        new, old = (Path(tempfile.mkdtemp(dir=path.parent, prefix=beside)) for _ in range(2))
+        try:
+            yield new
+            new.chmod(0o755)
+            for written in (*new.rglob("*"), new):
+                _sync(written)
+            if path.exists():
+                path.replace(old)
+            new.replace(path)
+            _sync(path.parent)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+            if path.exists() or not any(old.iterdir()):
+                shutil.rmtree(old, ignore_errors=True)
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
@@ -87,16 +118,30 @@ def load(path: Path) -> dict[str, Any]:
     return state
 
 
-def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
-    """Write a network's parameters and buffers as safetensors."""
+def save_weights(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a network's parameters and buffers as safetensors, with a few words about them."""
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    write_bytes(path, safetensors.torch.save(whole))
+    write_bytes(path, safetensors.torch.save(whole, dict(metadata) if metadata else None))
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
     """What `save_weights` wrote."""
+    with _opened(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no dict
+
+
+def load_metadata(path: Path) -> dict[str, str]:
+    """The words about the weights that `save_weights` wrote with them."""
+    with _opened(path) as file:
+        return dict(file.metadata() or {})
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A safetensors file, for as long as the block lasts. Raises CheckpointError."""
     try:
-        return dict(safetensors.torch.load_file(path))
+        with safetensors.safe_open(path, framework="pt") as file:
+            yield file
     except FileNotFoundError:
         raise CheckpointError(f"there are no weights at {path}") from None
     except (SafetensorError, OSError, ValueError) as error:

@@ -1,4 +1,7 @@
-"""What `sweep export` wrote, read again: configurations, and networks with their weights, set on one another."""
+"""What `sweep export` wrote, read again: configurations, and networks with their weights, set on one another.
+
+`load` is `sweep.load`: it needs neither data nor Ray, Optuna or MLflow.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,9 @@ import torch
 from torch import Tensor
 
 from sweep.attacks import NamedAttack
-from sweep.checkpoint import load_weights
+from sweep.checkpoint import load_metadata, load_weights
 from sweep.configuration import TrialConfig, misjudged
-from sweep.datasets import Splits
+from sweep.datasets import ImageShape, Splits
 from sweep.errors import CheckpointError, ConfigurationError, StudyError
 from sweep.evaluation import evaluate
 from sweep.models.network import Network
@@ -67,6 +70,26 @@ class _Asked(Record):
     attack: NamedAttack
 
 
+def load(folder: Path | str) -> Network:
+    """The network that `sweep export` wrote into `folder`, on the CPU and in evaluation mode.
+
+    It takes images [N, C, H, W] in [0, 1] and gives logits [N, classes]; the defense's preprocessing and the
+    normalisation are inside. Raises StudyError, ConfigurationError or CheckpointError where the folder holds no export.
+    """
+    folder = Path(folder)
+    config = validated(TrialConfig, load_json(folder), str(folder / "config.json"))
+    weights = folder / "model.safetensors"
+    return restored(config, shape_of(config, weights), weights)
+
+
+def shape_of(config: TrialConfig, weights: Path) -> ImageShape:
+    """What the images are that a file of weights is for; for one of before this was written there, by its dataset."""
+    try:
+        return ImageShape.told(load_metadata(weights))
+    except (KeyError, ValueError):
+        return config.dataset.load().shape
+
+
 def load_network(folder: Path, splits: Splits) -> Network:
     """The exported network, in evaluation mode, for images such as those of `splits`: a source of transferred attacks.
 
@@ -77,17 +100,17 @@ def load_network(folder: Path, splits: Splits) -> Network:
     return restored(config, splits, folder / "model.safetensors")
 
 
-def restored(config: TrialConfig, splits: Splits, weights: Path) -> Network:
+def restored(config: TrialConfig, images: Splits | ImageShape, weights: Path) -> Network:
     """The configuration's network with the weights in a file, in evaluation mode. Raises CheckpointError."""
-    network = build_network(config, splits)
+    network = build_network(config, images)
     try:
         network.load_state_dict(load_weights(weights))
     except RuntimeError as error:
-        shape = f"{splits.channels} x {splits.size[0]} x {splits.size[1]}"
+        shape = f"{images.channels} x {images.size[0]} x {images.size[1]}"
         reason = str(error).splitlines()[1].strip()
         raise CheckpointError(
             f"{weights} does not fit the {config.model.name} of its config.json for images of {shape} and "
-            f"{splits.classes} classes: {reason}"
+            f"{images.classes} classes: {reason}"
         ) from None
     return network.eval()
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from sweep import checkpoint
 from sweep.alpha_rules import Measurement
 from sweep.configuration import TrialConfig, fingerprint
-from sweep.datasets import Split, Splits
+from sweep.datasets import ImageShape, Split, Splits
 from sweep.errors import CheckpointError, Collapsed, ConfigurationError
 from sweep.evaluation import Verdicts, confidence, evaluate, mixed_accuracy, naive_accuracy
 from sweep.figures import refuse_non_finite
@@ -60,6 +60,7 @@ class Trial:
         if problems := config.unanswerable(splits.classes):
             raise ConfigurationError("trial", problems)
         self.validation = splits.validation.to(self.device)
+        self.shape = splits.shape
         self.validity: Validity | None = None  # once finished
         self.note: str | None = None
         self._saved = time.monotonic()
@@ -127,8 +128,9 @@ class Trial:
         self.validity = self._examine(verdicts)
         self.network.load_state_dict(last)
         if self.folder is not None:
-            checkpoint.save_weights(self.folder / "best.safetensors", self.best_weights)
-            checkpoint.save_weights(self.folder / "last.safetensors", last)
+            about = self.shape.metadata()
+            checkpoint.save_weights(self.folder / "best.safetensors", self.best_weights, about)
+            checkpoint.save_weights(self.folder / "last.safetensors", last, about)
             checkpoint.write_json(self.folder / "metrics.json", self.summary(figures))
         return figures
 
@@ -271,15 +273,15 @@ def holds_another(folder: Path, config: TrialConfig) -> bool:
         return True
 
 
-def build_network(config: TrialConfig, splits: Splits) -> Network:
-    """The configuration's network, initialised from its seed, on the CPU."""
+def build_network(config: TrialConfig, images: Splits | ImageShape) -> Network:
+    """The configuration's network for such images, initialised from its seed, on the CPU."""
     with layer_randomness(config.seed, "initialisation"):
-        core = config.model.build(splits.channels, splits.size, splits.classes)
+        core = config.model.build(images.channels, images.size, images.classes)
     if config.defense.splits_batch_norm:
         core = split_batch_norm(core)
     with layer_randomness(config.seed, "initialisation", "preprocessing"):
-        preprocess = config.defense.preprocessor(splits.channels)
-    mean, std = config.dataset.statistics(splits.channels)
+        preprocess = config.defense.preprocessor(images.channels)
+    mean, std = config.dataset.statistics(images.channels)
     draws, precision = config.defense.test_draws, config.precision
     return Network(core, mean, std, preprocess=preprocess, draws=draws, seed=config.seed, precision=precision)
 

@@ -125,6 +125,7 @@ def layer(module: str) -> int:
 
 
 FOLDERS_ONLY = {"", "tracking", "orchestration"}
+OFFERED = {"": {"exported"}}  # `sweep.load`, which imports it when it is called
 
 
 def test_imports_point_down() -> None:
@@ -132,7 +133,7 @@ def test_imports_point_down() -> None:
     for module, tree in modules().items():
         targets = {target for name in imported(tree) if (target := own(name)) is not None} - FOLDERS_ONLY
         if module in FOLDERS_ONLY:
-            assert not targets, f"{module or 'sweep'}/__init__.py imports {targets}"
+            assert targets <= OFFERED.get(module, set()), f"{module or 'sweep'}/__init__.py imports {targets}"
             continue
         upward += [f"{module} imports {target}" for target in targets if layer(target) > layer(module)]
     assert not upward, upward

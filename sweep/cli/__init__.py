@@ -9,7 +9,7 @@ from types import TracebackType
 
 import typer
 
-from sweep.cli import confirm, inspect, run, tracking, transfer, trial
+from sweep.cli import confirm, export, inspect, run, tracking, transfer, trial
 from sweep.errors import SweepError
 from sweep.tracking.address import redacted
 
@@ -29,7 +29,7 @@ for command in (
     confirm.confirm,
     inspect.report,
     trial.trial,
-    trial.export,
+    export.export,
     transfer.transfer,
     tracking.ui,
     tracking.sync,

@@ -1,4 +1,4 @@
-"""Commands about one trial: run it alone, take it away."""
+"""The command that runs one trial alone."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-
-from sweep.cli.inspect import DEFAULT_STUDIES, IncludeSuspect, Studies
 
 
 def trial(
@@ -80,44 +78,3 @@ def _compare(source: Path, known: dict[str, Any], summary: dict[str, Any]) -> No
         typer.secho(f"not the validity of {before}: {known['validity']} then, {summary['validity']} now", fg="yellow")
         raise typer.Exit(1)
     typer.secho(f"reproduced: every figure of {before}, to the last digit", fg="green")
-
-
-def export(
-    study: Annotated[str, typer.Argument(help="A study's name or folder.")],
-    best: Annotated[
-        bool, typer.Option("--best", help="The best completed trial that keeps the objective's bounds.")
-    ] = False,
-    number: Annotated[int | None, typer.Option("--trial", help="This trial.")] = None,
-    to: Annotated[
-        Path | None, typer.Option("--to", help="Folder to write to; none: the study's name and the trial's number.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
-    studies: Studies = DEFAULT_STUDIES,
-    include_suspect: IncludeSuspect = False,
-) -> None:
-    """Take a trial away: config.json (runs again with `sweep trial`), model.safetensors, metrics.json.
-
-    Example: sweep export digits --best --to best/
-    """
-    from sweep.analysis import export as exporting
-    from sweep.errors import StudyError
-    from sweep.orchestration.folder import StudyFolder
-
-    if best == (number is not None):
-        raise StudyError("choose one of --best and --trial N")
-    folder = StudyFolder.find(studies, study)
-    ledger = folder.ledger()
-    if number is None:
-        chosen = exporting.best(folder, ledger, include_suspect=include_suspect)
-    else:
-        chosen = exporting.completed(ledger, number, include_suspect=include_suspect)
-    target = to or Path(f"{folder.path.name}-{chosen.number:04d}")
-    written = exporting.export(folder, chosen, target, force=force)
-    metric = folder.study().objective[0].metric
-    worst = chosen.final["validation/worst_case/adversarial_accuracy"]
-    standing = exporting.standing(folder.study(), chosen)
-    typer.echo(
-        f"trial {chosen.number} ({chosen.defense}): {metric} {chosen.best['metrics'][metric]:.4f}, "  # type: ignore[index]
-        f"worst case over its attacks {worst:.4f}; {standing}{' and suspect' if chosen.is_suspect else ''}"
-    )
-    typer.echo("\n".join(f"  {path}" for path in written))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -65,6 +65,24 @@ class Split:
 
 
 @dataclass(frozen=True)
+class ImageShape:
+    """What a network must know of its images. It goes with the weights, which so can be loaded where no data are."""
+
+    channels: int
+    size: tuple[int, int]  # height and width in pixels
+    classes: int
+
+    @classmethod
+    def told(cls, metadata: Mapping[str, str]) -> ImageShape:
+        """What `metadata` told. Raises KeyError or ValueError for anything else."""
+        channels, height, width = map(int, metadata["images"].split("x"))
+        return cls(channels, (height, width), int(metadata["classes"]))
+
+    def metadata(self) -> dict[str, str]:
+        return {"images": "x".join(map(str, (self.channels, *self.size))), "classes": str(self.classes)}
+
+
+@dataclass(frozen=True)
 class Splits:
     """What a search may see. There is no test split in it to leak."""
 
@@ -80,6 +98,10 @@ class Splits:
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return self.train.images.shape[2], self.train.images.shape[3]
+
+    @property
+    def shape(self) -> ImageShape:
+        return ImageShape(self.channels, self.size, self.classes)
 
 
 class Dataset(Component):

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sweep.analysis import export, findings, results
+from sweep.analysis import findings, results
+from sweep.analysis.export import choose
 from sweep.configuration import TrialConfig
 from sweep.errors import StudyError
 from sweep.objective import Maximize
@@ -219,14 +220,14 @@ def test_none_is_exported_and_each_can_be_asked_for(examined: dict[str, Any], tm
             search.hear({"trial": number, **ending})
         ledger = search.ledger
     honest = len(RIGHT)
-    assert export.best(folder, ledger).number == honest
+    assert choose.best(folder, ledger).trial.number == honest
     assert [trial.number for trial in results.best_by_defense(ledger, study.objective[0])] == [honest]
     assert [trial.number for trial in results.pareto(ledger, study.objective)] == [honest]
-    assert export.best(folder, ledger, include_suspect=True).number == 0
+    assert choose.best(folder, ledger, include_suspect=True).trial.number == 0
     for number in range(honest):
         with pytest.raises(StudyError, match=rf"trial {number} is suspect \(.*--include-suspect"):
-            export.completed(ledger, number)
-        assert export.completed(ledger, number, include_suspect=True).number == number
+            choose.completed(ledger, number)
+        assert choose.completed(ledger, number, include_suspect=True).number == number
     told = "\n".join(findings.suspects(ledger))
     assert told.startswith("10 trials are") and all(f"{id} {CHECKS[id].title}" in told for id in RIGHT.values())
     rows = {row["trial"]: row for row in results.trial_rows(ledger)}
@@ -234,4 +235,4 @@ def test_none_is_exported_and_each_can_be_asked_for(examined: dict[str, Any], tm
     assert rows[honest]["validity"] is None, "nobody asked"
     search.ledger.trials.pop(honest)
     with pytest.raises(StudyError, match=r"every completed trial of .* is suspect"):
-        export.best(folder, search.ledger)
+        choose.best(folder, search.ledger)

@@ -1,0 +1,83 @@
+"""An exported trial's folder: configuration, weights, figures, card, RobustBench's entry, and ONNX where asked."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from sweep.analysis.export.account import of_network, of_seeds
+from sweep.analysis.export.card import card
+from sweep.analysis.export.chosen import Chosen
+from sweep.analysis.export.robustbench import entry
+from sweep.checkpoint import folder_atomically, load_weights, save_weights, write_json, write_text
+from sweep.configuration import TrialConfig
+from sweep.errors import StudyError
+from sweep.exported import load, shape_of
+from sweep.registry import validated
+
+CONFIG, METRICS, WEIGHTS, CARD, ENTRY, ONNX = FILES = (
+    "config.json",
+    "metrics.json",
+    "model.safetensors",
+    "README.md",
+    "robustbench.json",
+    "model.onnx",
+)
+
+
+def export(chosen: Chosen, to: Path, *, force: bool = False, onnx: bool = False) -> list[Path]:
+    """Write a trial's folder, whole or not at all. Never overwrites unasked, and never what is not an export's.
+
+    Raises StudyError, ConfigurationError or CheckpointError where the trial cannot be taken away, or not to there.
+    """
+    target = _refuse_taken(to, force)
+    with folder_atomically(target) as folder:
+        _fill(folder, chosen, target.name, onnx)
+    return sorted(to.iterdir())
+
+
+def export_front(front: Sequence[Chosen], to: Path, *, force: bool = False, onnx: bool = False) -> list[Path]:
+    """Write a folder that holds one for each trial of a front; the same care is taken of it."""
+    target = _refuse_taken(to, force)
+    with folder_atomically(target) as folder:
+        for chosen in front:
+            name = f"trial-{chosen.trial.number:04d}"
+            (folder / name).mkdir()
+            _fill(folder / name, chosen, f"{target.name}/{name}", onnx)
+    return sorted(to.iterdir())
+
+
+def _fill(folder: Path, chosen: Chosen, name: str, onnx: bool) -> None:
+    trial = chosen.trial
+    source = chosen.folder.trial(trial.number)
+    weights = source / ("best.safetensors" if trial.config["select"] == "best" else "last.safetensors")
+    missing = [str(path) for path in (source / CONFIG, source / METRICS, weights) if not path.exists()]
+    if missing:
+        raise StudyError(f"trial {trial.number} cannot be exported: {', '.join(missing)} is missing")
+    for file in (CONFIG, METRICS):
+        shutil.copyfile(source / file, folder / file)
+    config = validated(TrialConfig, json.loads((folder / CONFIG).read_text()), str(source / CONFIG))
+    shape = shape_of(config, weights)
+    save_weights(folder / WEIGHTS, load_weights(weights), shape.metadata())
+    load(folder)  # what nobody can load is nothing to take away
+    own, seeds = of_network(chosen, config), of_seeds(chosen)
+    write_json(folder / ENTRY, entry(chosen, config, own))
+    write_text(folder / CARD, card(chosen, config, shape, own, seeds, name=name, onnx=None))
+
+
+def _refuse_taken(to: Path, force: bool) -> Path:
+    """The folder to write, without links. Raises StudyError where that would overwrite something."""
+    to = to.resolve()
+    if to in (Path.cwd(), *Path.cwd().parents):
+        raise StudyError(f"{to} holds the folder that you are in: give the export a folder of its own")
+    if to.exists() and not to.is_dir():
+        raise StudyError(f"{to} is a file; choose another folder")
+    there = [path for path in to.rglob("*") if not path.is_dir()] if to.exists() else []
+    if strange := sorted(str(path.relative_to(to)) for path in there if path.name not in FILES):
+        raise StudyError(f"{to} holds what no export wrote ({', '.join(strange[:3])}); choose another folder")
+    if there and not force:
+        names = ", ".join(sorted(str(path.relative_to(to)) for path in there)[:3])
+        raise StudyError(f"{to} holds an export already ({names}, ...); choose another folder, or --force to overwrite")
+    return to
