@@ -91,7 +91,7 @@ def naive_accuracy(
     judged as every attack is, through the preprocessing. It counts nowhere: its distance from the attack's own
     figure is what the preprocessing hides rather than withstands.
     """
-    logits = _attacked_logits(network, split, attack, threat_model, threat_model.epsilon, seed, view="naive")
+    logits = attacked_logits(network, split, attack, threat_model, threat_model.epsilon, seed, view="naive")
     robust = ~wrong(predict(network, split), split.labels) & ~wrong(logits, split.labels)
     return {f"{name}/{attack.label}_naive/adversarial_accuracy": fraction(robust)}
 
@@ -101,7 +101,7 @@ def measure(
 ) -> Measurement:
     """What an alpha rule weighs: accuracy and loss, clean and under `attack` at full strength at radius `epsilon`."""
     logits = predict(network, split)
-    adversarial = _attacked_logits(network, split, attack, threat_model, epsilon, seed)
+    adversarial = attacked_logits(network, split, attack, threat_model, epsilon, seed)
     return Measurement(
         clean_accuracy=fraction(~wrong(logits, split.labels)),
         adversarial_accuracy=fraction(~wrong(adversarial, split.labels)),
@@ -118,7 +118,7 @@ def confidence(
     Higher is not better by itself: a successful attack is one that makes the network sure and wrong. So the calibration
     error and the negative log-likelihood are given beside it.
     """
-    logits = _attacked_logits(network, split, attack, threat_model, threat_model.epsilon, seed).cpu()
+    logits = attacked_logits(network, split, attack, threat_model, threat_model.epsilon, seed).cpu()
     labels = split.labels.cpu()
     right = ~wrong(logits, labels)
     highest = logits.softmax(1).amax(1)
@@ -164,7 +164,7 @@ def fraction(flags: Tensor) -> float:
     return flags.double().mean().item()
 
 
-def _attacked_logits(
+def attacked_logits(
     network: Network,
     split: Split,
     attack: Attack,

@@ -1,21 +1,31 @@
-"""What the validity checks found, in sentences for people."""
+"""What the validity checks found, and what failed, for people."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
-from sweep.tracking.ledger import Ledger
+from sweep.tracking.ledger import Ledger, TrialRecord
 from sweep.validity import CHECKS
+
+_OUTCOMES = ("suspect", "investigate")  # the worst first
 
 
 def explained(validity: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(outcome, explanation) of every check that did not pass, the worst first: what was measured, why, what to do."""
-    return [
-        (outcome, CHECKS[id].explain(validity["figures"][id]) if id in CHECKS else f"{id}: not known to this version")
-        for outcome in ("suspect", "investigate")
-        for id in validity[outcome]
-    ]
+    return [(outcome, _explained(validity, id)) for outcome in _OUTCOMES for id in validity[outcome]]
+
+
+def doubts(ledger: Ledger) -> list[tuple[str, list[TrialRecord], str]]:
+    """(outcome, trials, explanation of the first one's) of every check that a trial did not pass, the worst first."""
+    grouped: dict[tuple[str, str], list[TrialRecord]] = {}
+    for trial in ledger:
+        for outcome in _OUTCOMES if trial.validity else ():
+            for id in (trial.validity or {})[outcome]:
+                grouped.setdefault((outcome, id), []).append(trial)
+    ordered = sorted(grouped.items(), key=lambda item: (_OUTCOMES.index(item[0][0]), -len(item[1])))
+    return [(outcome, trials, _explained(trials[0].validity or {}, id)) for (outcome, id), trials in ordered]
 
 
 def suspects(ledger: Ledger) -> list[str]:
@@ -32,6 +42,20 @@ def suspects(ledger: Ledger) -> list[str]:
     return [f"{count} kept out of every best (docs/validity.md says why)"] + [
         f"trial {', '.join(map(str, numbers))}: {_titled(id)}" for id, numbers in reasons
     ]
+
+
+def failures(ledger: Ledger) -> list[tuple[str, list[TrialRecord]]]:
+    """Trials by how they ended and their error; errors that differ in their numbers only are one."""
+    grouped: dict[tuple[str, str], list[TrialRecord]] = {}
+    for trial in ledger:
+        if trial.error:
+            text = re.sub(r"\d+(\.\d+)?", "#", f"{trial.error['class']}: {trial.error['message']}")
+            grouped.setdefault((str(trial.end), text), []).append(trial)
+    return [(end, trials) for (end, _), trials in grouped.items()]
+
+
+def _explained(validity: Mapping[str, Any], id: str) -> str:
+    return CHECKS[id].explain(validity["figures"][id]) if id in CHECKS else f"{id}: not known to this version"
 
 
 def _titled(id: str) -> str:

@@ -63,6 +63,15 @@ def pareto(trials: Iterable[TrialRecord], goals: Iterable[Goal], *, include_susp
     return [trial for trial in completed if not beaten(trial)]
 
 
+def hypervolume(points: Iterable[tuple[float, float]]) -> float:
+    """The area that points of two goals, both raised, hold above (0, 0): what any of them beats in both."""
+    area, highest = 0.0, 0.0
+    for x, y in sorted(points, reverse=True):
+        area += x * max(y - highest, 0.0)
+        highest = max(highest, y)
+    return area
+
+
 def _trial_row(trial: TrialRecord) -> dict[str, Any]:
     figures = trial.best["metrics"] if trial.best else {}
     return {

@@ -8,6 +8,7 @@ nothing of another training; few seeds make it a little too narrow, by (n - 1) /
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -57,6 +58,19 @@ def analyse(
         for difference, p, corrected in zip(differences, ps, holm(ps), strict=True)
     ]
     return intervals, comparisons
+
+
+def binomial(share: float, examples: int) -> tuple[float, float]:
+    """The 95 % interval of a share of so many examples (Wilson 1927): within [0, 1] also where the share is 0 or 1."""
+    squared = 1.959964**2 / examples
+    middle, reach = share + squared / 2, math.sqrt(squared * (share * (1 - share) + squared / 4))
+    return max(0.0, (middle - reach) / (1 + squared)), min(1.0, (middle + reach) / (1 + squared))
+
+
+def effect_size(share: float, other: float) -> float:
+    """Cohen's h, the difference of two shares where equal steps are equally hard to tell apart (Cohen 1988, 6.2):
+    0.2 is small, 0.5 medium, 0.8 large."""
+    return 2 * (math.asin(math.sqrt(share)) - math.asin(math.sqrt(other)))
 
 
 def holm(ps: Sequence[float]) -> list[float]:

@@ -9,7 +9,7 @@ from types import TracebackType
 
 import typer
 
-from sweep.cli import confirm, export, inspect, run, tracking, transfer, trial
+from sweep.cli import confirm, export, inspect, report, run, tracking, transfer, trial
 from sweep.errors import SweepError
 from sweep.tracking.address import redacted
 
@@ -27,7 +27,7 @@ for command in (
     run.extend,
     inspect.status,
     confirm.confirm,
-    inspect.report,
+    report.report,
     trial.trial,
     export.export,
     transfer.transfer,

@@ -71,17 +71,3 @@ def components(
     from sweep.cli import tables
 
     tables.show_components(kind, as_json)
-
-
-def report(
-    study: Annotated[str, typer.Argument(help="A study's name or folder.")],
-    studies: Studies = DEFAULT_STUDIES,
-) -> None:
-    """Write a study's report, one HTML file that needs no network: what won, whether to believe it, what it cost.
-
-    Example: sweep report digits
-    """
-    from sweep.analysis.report import page
-    from sweep.orchestration.folder import StudyFolder
-
-    typer.echo(page.write(StudyFolder.find(studies, study)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sweep.analysis.findings import explained, suspects
+from sweep.analysis.findings import explained, failures, suspects
 from sweep.analysis.results import best_by_defense
 from sweep.configuration import TrialConfig
 from sweep.errors import StudyError, unknown
@@ -153,13 +152,8 @@ def _result_row(trial: TrialRecord, labels: list[str], violates: bool) -> list[s
 
 
 def _show_errors(ledger: Ledger) -> None:
-    """Equal errors are one line, and so are those that differ in their numbers only; the first one's place is told."""
-    grouped: dict[tuple[str, str], list[TrialRecord]] = {}
-    for trial in ledger:
-        if trial.error:
-            text = re.sub(r"\d+(\.\d+)?", "#", f"{trial.error['class']}: {trial.error['message']}")
-            grouped.setdefault((str(trial.end), text), []).append(trial)
-    for (end, _), trials in grouped.items():
+    """Equal errors are one line; the first one's place is told."""
+    for end, trials in failures(ledger):
         numbers = ", ".join(str(trial.number) for trial in trials)
         console.print(f"[red]{end}[/] trial {numbers}: {escape(readable(trials[0].error or {}))}", soft_wrap=True)
     lost = Counter(f"{error['class']}: {error['message']}" for trial in ledger for error in trial.losses)

@@ -10,7 +10,7 @@ from tiny_study import METRIC, asked, complete, report, searching, tiny
 
 from sweep.analysis import results
 from sweep.analysis.importance import importances
-from sweep.analysis.report import page, words
+from sweep.analysis.report import accuracy, course, page, stopping, tables
 from sweep.errors import StudyError
 from sweep.orchestration.folder import StudyFolder
 from sweep.study import Asha
@@ -29,7 +29,7 @@ def told(root: Path, values: tuple[float, ...], **changes: object) -> StudyFolde
 
 def test_a_page_without_a_network_says_what_won(tmp_path: Path) -> None:
     folder = told(tmp_path, (0.3, 0.6, 0.5))
-    text = page.write(folder).read_text()
+    text = page.write(folder).path.read_text()
     assert "Trial 1" in text
     assert "0.600 ± 0.049 (standard error of 100 images)" in text
     ours = text.replace(get_plotlyjs(), "")
@@ -44,20 +44,52 @@ def test_the_table_is_that_of_the_parquet_file(tmp_path: Path) -> None:
     best: dict[str, tuple[float, int]] = {}
     for row in rows:
         best[row["defense"]] = max(best.get(row["defense"], (-1.0, -1)), (row[f"best/{METRIC}"], row["trial"]))
-    header, shown = words.table(folder.study(), folder.ledger())
+    header, shown = tables.by_defense(folder.study(), folder.ledger())
     places = {name: header.index(name) for name in ("defense", "trial", "pgd_2")}
     found = {row[places["defense"]]: (float(row[places["pgd_2"]]), int(row[places["trial"]])) for row in shown}
     assert found == best
 
 
+def test_every_trial_and_the_front_are_those_of_the_parquet_file(tmp_path: Path) -> None:
+    folder = told(tmp_path, (0.3, 0.6, 0.5, 0.6))
+    rows = pq.read_table(folder.path / "results.parquet").to_pylist()
+    figure = accuracy.clean_against_adversarial(folder.study(), folder.ledger(), [])
+    assert figure is not None
+    traces = {trace.name: trace for trace in figure.data}
+    for defense in {row["defense"] for row in rows}:
+        points = [
+            (row["best/validation/clean_accuracy"], row[f"best/{METRIC}"]) for row in rows if row["defense"] == defense
+        ]
+        assert list(zip(traces[defense].x, traces[defense].y, strict=True)) == points
+    assert set(traces["front"].y) == {0.6}
+
+
+def test_the_best_so_far_is_that_of_the_parquet_file(tmp_path: Path) -> None:
+    folder = told(tmp_path, (0.3, 0.6, 0.5, 0.7, 0.2))
+    rows = pq.read_table(folder.path / "results.parquet").to_pylist()
+    figure = course.best_so_far(folder.study(), folder.ledger())
+    assert figure is not None
+    for trace in figure.data:
+        own = [row for row in rows if row["defense"] == trace.name]
+        costs = [row["gradient_evaluations"] for row in own]
+        assert list(trace.x) == [sum(costs[: place + 1]) for place in range(len(own))]
+        assert list(trace.y) == [max(row[f"best/{METRIC}"] for row in own[: place + 1]) for place in range(len(own))]
+
+
+def test_the_area_below_the_front() -> None:
+    """Two squares that overlap, and a point that both beat; by hand."""
+    assert results.hypervolume([(0.8, 0.5), (0.5, 0.8), (0.4, 0.4)]) == pytest.approx(0.5 * 0.8 + 0.3 * 0.5)
+
+
 def test_early_stopping_is_judged_by_those_that_completed(tmp_path: Path) -> None:
     """Values at the rung (half of the end's) order as the end does, so the correlation is 1."""
-    stopping = Asha(grace_period=1, reduction_factor=50)
-    folder = told(tmp_path, (0.3, 0.6, 0.5, 0.4, 0.8, 0.7), early_stopping=stopping)
-    rows = words.rungs(folder.study(), folder.ledger(), folder.journal)
+    rule = Asha(grace_period=1, reduction_factor=50)
+    folder = told(tmp_path, (0.3, 0.6, 0.5, 0.4, 0.8, 0.7), early_stopping=rule)
+    rows = stopping.rungs(folder.study(), folder.ledger(), folder.journal)
     assert [(row.level, row.reached, row.went_on, row.compared) for row in rows] == [(1, 6, 6, 6)]
     assert rows[0].correlation == pytest.approx(1.0)
-    assert "mostly what would have lost" in words.trust(rows)
+    assert rows[0].with_next is None
+    assert "mostly what would have lost" in stopping.trust(rows)
 
 
 def test_early_ranks_that_say_nothing_are_told(tmp_path: Path) -> None:
@@ -69,7 +101,7 @@ def test_early_ranks_that_say_nothing_are_told(tmp_path: Path) -> None:
             report(search, number, 2, 0.9 - 0.06 * place)
             search.hear({"trial": number, "end": "completed", "final": {}, "error": None, "validity": None})
     folder = StudyFolder.find(tmp_path, "tiny")
-    assert "do not trust" in words.trust(words.rungs(folder.study(), folder.ledger(), folder.journal))
+    assert "do not trust" in stopping.trust(stopping.rungs(folder.study(), folder.ledger(), folder.journal))
 
 
 def test_a_parameter_that_decides_everything_is_named(tmp_path: Path) -> None:
@@ -95,7 +127,7 @@ def test_a_parameter_that_decides_everything_is_named(tmp_path: Path) -> None:
 
 def test_names_from_outside_are_escaped(tmp_path: Path) -> None:
     folder = told(tmp_path, (0.3,), description="<script>alert(1)</script>")
-    assert "<script>alert(1)" not in page.write(folder).read_text()
+    assert "<script>alert(1)" not in page.write(folder).path.read_text()
 
 
 def test_a_study_without_trials_has_nothing_to_report(tmp_path: Path) -> None:

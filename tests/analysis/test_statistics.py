@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sweep.analysis.statistics import Comparison, Interval, analyse, holm
+from sweep.analysis.statistics import Comparison, Interval, analyse, binomial, effect_size, holm
 
 
 def rng() -> np.random.Generator:
@@ -74,6 +74,19 @@ def test_holm_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
     assert holm([]) == []
+
+
+def test_a_share_of_few_examples_has_an_interval_within_its_bounds() -> None:
+    """Wilson's, as statsmodels and R's prop.test(correct=FALSE) give it."""
+    assert binomial(0.9, 50) == pytest.approx((0.786398, 0.956524), abs=1e-6)
+    assert binomial(1.0, 50) == pytest.approx((0.928652, 1.0), abs=1e-6)
+    assert binomial(0.0, 50)[0] == 0.0
+
+
+def test_effect_sizes_by_hand() -> None:
+    assert effect_size(0.5, 0.5) == 0
+    assert effect_size(1.0, 0.0) == pytest.approx(np.pi)
+    assert effect_size(0.25, 0.75) == pytest.approx(-np.pi / 3)
 
 
 def test_other_images_are_not_paired() -> None:

@@ -2,38 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
-from sweep.analysis import confirm, importance
+from sweep.analysis import comparison, confirm, kept, probes
 from sweep.analysis.confirm import Confirmed
-from sweep.analysis.report import figures, words
+from sweep.analysis.findings import doubts, failures
+from sweep.analysis.probes import Probe
+from sweep.analysis.report import examples, stopping, tables, theme, words
+from sweep.analysis.report.gallery import Drawn, gallery
 from sweep.checkpoint import write_text
 from sweep.errors import DataError, StudyError
 from sweep.orchestration.folder import StudyFolder
+from sweep.registry import build
 from sweep.study import Study
-from sweep.tracking.ledger import Ledger
+from sweep.tracking.ledger import Ledger, readable
 
 FILE_NAME = "report.html"
 _ENVIRONMENT = Environment(
     loader=PackageLoader("sweep.analysis.report", "."), autoescape=True, undefined=StrictUndefined
 )
-_READING = {  # what to look for in each figure
-    "Confirmed": "What the search said (diamond), and what fresh seeds say on unseen images: the rest was luck.",
-    "Clean against adversarial accuracy": "Every trial at the epoch that counts. Open: stopped early. Cross: suspect.",
-    "At equal cost": "The best so far of each defense, by what its trials have cost. Compare at one and the same cost.",
-    "Learning curves": "Each defense's best trial. A star marks its best epoch: a fall after it is robust overfitting.",
-    "What mattered": "The share of the objective's spread that a parameter explains, in a defense's completed trials.",
-    "Parameters": "The parameters that all trials share; drag along an axis to choose.",
-}
 
 
-def write(folder: StudyFolder) -> Path:
-    """Write the report of a study, whether or not it is finished; gives its path."""
+@dataclass(frozen=True)
+class Written:
+    """A report, and its figures by name, from which pictures can be made."""
+
+    path: Path
+    figures: dict[str, Drawn]
+
+
+@dataclass(frozen=True)
+class _Networks:
+    """What kept networks say."""
+
+    contenders: dict[int, list[Probe]]  # by the trial's number in the search, the best first
+    matrix: list[Probe]
+    compared: list[comparison.Outcome]
+    missing: list[str]
+
+
+def write(folder: StudyFolder, *, measure: bool = True, say: Callable[[str], None] = lambda _: None) -> Written:
+    """Write the report of a study, whether or not it is finished.
+
+    Networks that were kept are attacked for it, once, on the validation split; without `measure`, what was measured
+    before is shown. `say` is told what takes time.
+    """
     study, ledger = folder.study(), folder.ledger()
     if study.confirms:
         raise StudyError(
@@ -41,58 +60,98 @@ def write(folder: StudyFolder) -> Path:
         )
     if not ledger.trials:
         raise StudyError(f"{folder.path} has no trials to report yet; `sweep resume {study.name}` runs them")
-    found = _confirmations(folder, ledger)
-    rungs = words.rungs(study, ledger, folder.journal)
-    header, rows = words.table(study, ledger)
-    text = _ENVIRONMENT.get_template("page.html.j2").render(
+    confirming, found = _confirmation(folder, ledger)
+    networks = _looked_at(folder, study, ledger, confirming, measure, say)
+    judged = build("threat_model", study.space.tree["threat_model"]).epsilon
+    figures = gallery(study, ledger, found, networks.contenders, networks.matrix, judged)
+    path = folder.path / FILE_NAME
+    write_text(path, _rendered(folder, study, ledger, found, networks, figures))
+    return Written(path, figures)
+
+
+def _rendered(
+    folder: StudyFolder,
+    study: Study,
+    ledger: Ledger,
+    found: Sequence[Confirmed],
+    networks: _Networks,
+    figures: dict[str, Drawn],
+) -> str:
+    rungs = stopping.rungs(study, ledger, folder.journal)
+    record = folder.record()
+    return _ENVIRONMENT.get_template("page.html.j2").render(
         study=study,
-        created=folder.record()["created"],
+        record=record,
         plotly=get_plotlyjs(),
         asked=words.asked(study),
         headline=words.headline(study, ledger, found, _validation_images(study)),
         counts=", ".join(f"{count} {end}" for end, count in ledger.counts().most_common()),
-        hours=ledger.hours,
-        gradient_evaluations=ledger.gradient_evaluations,
-        header=header,
-        rows=rows,
-        rungs=rungs,
-        trust=words.trust(rungs),
-        failures=words.failures(ledger),
+        ledger=ledger,
+        by_defense=tables.by_defense(study, ledger),
+        confirmed=tables.confirmed(found),
+        front=words.front(study, ledger),
         checked=sum(trial.validity is not None for trial in ledger),
-        suspects=[(trial.number, trial.defense) for trial in ledger.suspects],
-        figures=_drawn(study, ledger, found),
+        doubts=doubts(ledger),
+        rungs=rungs,
+        trust=stopping.trust(rungs),
+        overfitting=words.overfitting(study, ledger),
+        exhibits=examples.exhibits(networks.contenders),
+        failures=[
+            (end, [trial.number for trial in some], readable(some[0].error or {})) for end, some in failures(ledger)
+        ],
+        cost=tables.cost(ledger),
+        equal=tables.at_equal_cost(study, networks.compared),
+        equal_words=comparison.verdict(networks.compared),
+        colours=theme.colours(ledger),
+        again=words.again(folder, study, ledger),
+        missing=networks.missing,
+        figures=figures,
+        json=_json,
+        config=theme.CONFIG,
     )
-    path = folder.path / FILE_NAME
-    write_text(path, text)
-    return path
 
 
-def _drawn(study: Study, ledger: Ledger, found: Sequence[Confirmed]) -> list[tuple[str, str, str]]:
-    """(title, what to read in it, HTML) of every figure that has something to show."""
-    drawn = [
-        ("Confirmed", figures.confirmed(found)),
-        ("Clean against adversarial accuracy", figures.clean_against_adversarial(study, ledger)),
-        ("At equal cost", figures.best_so_far(study, ledger)),
-        ("Learning curves", figures.learning_curves(study, ledger)),
-        ("What mattered", figures.importance(importance.importances(study, ledger))),
-        ("Parameters", figures.parallel(study, ledger)),
-    ]
-    return [(title, _READING[title], _html(figure)) for title, figure in drawn if figure is not None]
+def _json(panel: go.Figure) -> str:
+    """A figure as JSON that can stand in a page: nothing in it ends the script that it stands in."""
+    text: str = panel.to_json()
+    return text.replace("<", "\\u003c")
 
 
-def _html(figure: go.Figure) -> str:
-    config = {"responsive": True, "displaylogo": False}
-    text: str = figure.to_html(full_html=False, include_plotlyjs=False, config=config)
-    return text
+def _looked_at(
+    folder: StudyFolder,
+    study: Study,
+    ledger: Ledger,
+    confirming: StudyFolder | None,
+    measure: bool,
+    say: Callable[[str], None],
+) -> _Networks:
+    pairs = comparison.pairs(study, ledger)
+    contenders = kept.contenders(folder, study, ledger, confirming)
+    compared = kept.of_search(folder, [trial for pair in pairs for trial in (pair.first, pair.second) if trial])
+    matrix = kept.of_search(folder, kept.across_radii(ledger))
+    found, missing = probes.probe(folder.path, [*contenders, *compared, *matrix], measure=measure, say=say)
+    by_trial: dict[int, list[Probe]] = {}
+    for trained in contenders:
+        if trained.folder in found:
+            by_trial.setdefault(trained.trial, []).append(found[trained.folder])
+    verdicts = {
+        trained.trial: found[trained.folder].at_judged.numpy() for trained in compared if trained.folder in found
+    }
+    return _Networks(
+        contenders=by_trial,
+        matrix=[found[trained.folder] for trained in matrix if trained.folder in found],
+        compared=comparison.outcomes(study, pairs, verdicts),
+        missing=missing,
+    )
 
 
-def _confirmations(folder: StudyFolder, ledger: Ledger) -> list[Confirmed]:
-    """What the newest confirmation of this study found, if there is one and something completed."""
+def _confirmation(folder: StudyFolder, ledger: Ledger) -> tuple[StudyFolder | None, list[Confirmed]]:
+    """The newest confirmation of this study of which something completed, and what it found."""
     for opening in reversed(ledger.confirmations):
         path = folder.path.parent / opening["name"]
         if (path / "study.json").exists() and (found := confirm.outcome(StudyFolder(path))):
-            return found
-    return []
+            return StudyFolder(path), found
+    return None, []
 
 
 def _validation_images(study: Study) -> int | None:

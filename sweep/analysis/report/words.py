@@ -1,36 +1,18 @@
-"""What a report says: rows and sentences, from a study and its journal. Figures are in `figures.py`."""
+"""What a report says in sentences, from a study and its journal."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-from scipy.stats import spearmanr
-
 from sweep.analysis.confirm import Confirmed, verdict
-from sweep.analysis.results import best_by_defense
-from sweep.orchestration.early_stopping import Rungs
+from sweep.analysis.report.accuracy import CLEAN
+from sweep.analysis.results import best_by_defense, hypervolume, pareto
+from sweep.objective import Maximize
+from sweep.orchestration.folder import StudyFolder
 from sweep.study import Study
-from sweep.tracking import journal
 from sweep.tracking.ledger import Ledger, TrialRecord
-
-_FEWEST = 5  # completed trials below which a rank correlation is not worth printing
-_TRUSTED = 0.7  # a rank correlation above this means that early stopping mostly stopped the right ones
-
-
-@dataclass(frozen=True)
-class RungRow:
-    """One rung: how many reached it, and how well it foretold the end among those that were let through."""
-
-    level: int
-    reached: int
-    went_on: int
-    correlation: float | None  # Spearman's, with the completed trials' final objective
-    compared: int
 
 
 def asked(study: Study) -> list[tuple[str, str]]:
@@ -53,6 +35,7 @@ def asked(study: Study) -> list[tuple[str, str]]:
         ("searched", f"{len(study.space.domains())} parameters, by {study.sampler}"),
         ("budget", ", ".join(limits)),
         ("early stopping", stopping),
+        *([("compared", f"by {study.compare}: each gets the same gradient evaluations")] if study.compare else []),
         ("fingerprint", study.fingerprint),
     ]
 
@@ -75,85 +58,44 @@ def headline(study: Study, ledger: Ledger, found: Sequence[Confirmed], validatio
     return sentences
 
 
-def table(study: Study, ledger: Ledger) -> tuple[list[str], list[list[str]]]:
-    """Each defense's best completed trial: header and rows of text."""
-    labels = [attack.label for attack in (study.search_attack, *study.final_attacks)]
-    metrics = {"clean": "validation/clean_accuracy"}
-    metrics |= {label: f"validation/{label}/adversarial_accuracy" for label in labels}
-    metrics |= {
-        "worst case": "validation/worst_case/adversarial_accuracy",
-        "gap": "validation/worst_case/robustness_gap",
-        "ECE": f"validation/{labels[0]}/calibration_error",
-        "NLL": f"validation/{labels[0]}/negative_log_likelihood",
-    }
-    header = ["defense", "trial", *metrics, "gradient evaluations", "seconds", "memory MB", "validity"]
-    return header, [_row(trial, metrics) for trial in best_by_defense(ledger, study.objective[0])]
-
-
-def rungs(study: Study, ledger: Ledger, path: Path) -> list[RungRow]:
-    """What early stopping did, from the journal at `path`."""
-    if study.early_stopping is None:
-        return []
-    recorded = Rungs(study.early_stopping, study.objective[0])
-    for event, _ in journal.read(path):
-        if event["event"] == "reported":
-            recorded.record(event["trial"], event["rungs"])
-    levels, rows = sorted(recorded.values), []
-    for place, level in enumerate(levels):
-        values = recorded.values[level]
-        done = [trial for trial in ledger if trial.number in values and trial.end == "completed" and trial.best]
-        final = [recorded.value(trial.best["metrics"]) for trial in done if trial.best]
-        early = [values[trial.number] for trial in done]
-        reached_next = recorded.values[levels[place + 1]] if place + 1 < len(levels) else {}
-        went_on = sum(trial in reached_next or ledger.trials[trial].end == "completed" for trial in values)
-        rows.append(RungRow(level, len(values), went_on, _correlation(early, final), len(done)))
-    return rows
-
-
-def trust(rows: Sequence[RungRow]) -> str:
-    """Whether early stopping could be trusted, in a sentence."""
-    known = [row for row in rows if row.correlation is not None]
-    if not known:
-        return "Too few trials completed to say whether early ranks foretold the end."
-    first = known[0]
-    assert first.correlation is not None
-    if first.correlation >= _TRUSTED:
-        judgement = "so what was stopped there was mostly what would have lost"
-    elif first.correlation > 0:
-        judgement = "so some of what was stopped there may have won: give trials a later first rung to be surer"
-    else:
-        judgement = "so early ranks said nothing of the end: do not trust what was stopped"
+def front(study: Study, ledger: Ledger) -> str:
+    """The trials that no believed one beats in both accuracies, and how much lies below them."""
+    goals = (study.objective[0], Maximize(CLEAN))
+    best = [trial for trial in pareto(ledger, goals) if trial.best and CLEAN in trial.best["metrics"]]
+    if study.objective[0].direction != "maximize" or not best:
+        return ""
+    points = [(trial.best["metrics"][CLEAN], trial.best["metrics"][goals[0].metric]) for trial in best if trial.best]
+    numbers = ", ".join(str(trial.number) for trial in best)
+    who = f"Trial {numbers} is" if len(best) == 1 else f"Trials {numbers} are"
     return (
-        f"Among the {first.compared} trials that completed, ranks at the first rung and at the end correlate at "
-        f"{first.correlation:.2f} (Spearman), {judgement}. Stopped trials have no end to compare with."
+        f"{who} on the front: no believed trial is better in both. Its hypervolume, the area below it down to (0, 0), "
+        f"is {hypervolume(points):.4f} of at most 1."
     )
 
 
-def failures(ledger: Ledger) -> list[tuple[str, str]]:
-    """Equal errors as one line: the error, and the trials."""
-    grouped: dict[str, list[str]] = {}
-    for trial in ledger:
-        if trial.error:
-            text = f"{trial.end}: {trial.error['class']}: {trial.error['message']}"
-            grouped.setdefault(text, []).append(str(trial.number))
-    return [(text, ", ".join(numbers)) for text, numbers in grouped.items()]
+def overfitting(study: Study, ledger: Ledger) -> str:
+    """How much each defense's best trial had lost by its last epoch."""
+    metric, told = study.objective[0].metric, []
+    for trial in best_by_defense(ledger, study.objective[0]):
+        judged = [epoch for epoch in sorted(trial.reports) if metric in trial.reports[epoch]]
+        if trial.best and metric in trial.best["metrics"]:
+            change = trial.reports[judged[-1]][metric] - trial.best["metrics"][metric]
+            told.append(f"{trial.defense} {change:+.3f} since epoch {trial.best['epoch']} of {judged[-1]}")
+    return f"From the epoch that counts to the last: {'; '.join(told)}." if told else ""
 
 
-def _row(trial: TrialRecord, metrics: dict[str, str]) -> list[str]:
-    figures = (trial.best or {"metrics": {}})["metrics"] | trial.final
-    return [
-        trial.defense,
-        str(trial.number),
-        *(_number(figures.get(metric)) for metric in metrics.values()),
-        f"{trial.gradient_evaluations:,.0f}",
-        _number(figures.get("seconds"), 1),
-        _number(figures.get("peak_memory_mb"), 0),
-        trial.validity["verdict"] if trial.validity else "unchecked",
+def again(folder: StudyFolder, study: Study, ledger: Ledger) -> list[tuple[str, str]]:
+    """Commands, and what each does."""
+    name = folder.path.name
+    commands = [(f"sweep export {name} --best --to best/", "the best trial's configuration, weights and figures")]
+    commands += [
+        ("sweep trial best/", "that trial again, alone: the same figures to the last digit on CPUs of one kind")
     ]
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return "" if value is None else f"{value:,.{digits}f}"
+    if not ledger.confirmations:
+        commands += [(f"sweep confirm {name}", "the best few with fresh seeds on the test split: what may be claimed")]
+    else:
+        commands += [(f"sweep status {ledger.confirmations[-1]['name']}", "what the confirmation found")]
+    return [*commands, (f"sweep report {name}", "this page")]
 
 
 def _with_error(trial: TrialRecord, metric: str, images: int | None) -> str:
@@ -161,14 +103,6 @@ def _with_error(trial: TrialRecord, metric: str, images: int | None) -> str:
     if images is None or not metric.endswith("accuracy"):
         return f"{value:.4f}"
     return f"{value:.3f} ± {math.sqrt(value * (1 - value) / images):.3f} (standard error of {images:,} images)"
-
-
-def _correlation(early: Sequence[float], final: Sequence[float]) -> float | None:
-    if len(early) < _FEWEST or len(set(early)) == 1 or len(set(final)) == 1:
-        return None
-    if not np.isfinite([*early, *final]).all():
-        return None
-    return float(spearmanr(early, final).statistic)
 
 
 def _text(component: Any) -> str:

@@ -1,0 +1,133 @@
+"""Figures of accuracies: of every trial, and of what was confirmed. A figure without data is None."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import plotly.graph_objects as go
+
+from sweep.analysis.confirm import Confirmed
+from sweep.analysis.report import theme
+from sweep.analysis.results import pareto
+from sweep.objective import Maximize
+from sweep.study import Study
+from sweep.tracking.ledger import Ledger, TrialRecord
+
+CLEAN = "validation/clean_accuracy"
+
+
+def clean_against_adversarial(study: Study, ledger: Ledger, found: Sequence[Confirmed]) -> go.Figure | None:
+    """Every trial that reported, at the epoch that counts; the front of what no believed trial beats in both; and what
+    was confirmed, on the test split."""
+    goal = study.objective[0]
+    shown = [trial for trial in ledger if trial.best and CLEAN in trial.best["metrics"]]
+    if not shown:
+        return None
+    figure = theme.empty("clean accuracy", goal.metric.removeprefix("validation/"), height=520)
+    for defense, colour in theme.colours(ledger).items():
+        _points(figure, [trial for trial in shown if trial.defense == defense], goal.metric, colour)
+    theme.symbols_told(figure, {kind(trial) for trial in shown})
+    front = sorted(pareto(ledger, (goal, Maximize(CLEAN))), key=lambda trial: value(trial, CLEAN))
+    figure.add_scatter(
+        x=[value(trial, CLEAN) for trial in front],
+        y=[value(trial, goal.metric) for trial in front],
+        mode="lines",
+        name="front",
+        line={"color": theme.GREY, "dash": "dot", "shape": "vh"},
+        hoverinfo="skip",
+    )
+    _confirmed_points(figure, found, theme.colours(ledger))
+    return figure
+
+
+def confirmed(ledger: Ledger, found: Sequence[Confirmed]) -> go.Figure | None:
+    """What the search said of each candidate, and what fresh seeds and unseen images say, with 95 % intervals."""
+    if not found:
+        return None
+    palette = theme.colours(ledger)
+    names = [f"{one.defense}<br>trial {one.number}" for one in found]
+    figure = theme.empty("accuracy in the worst case, test split", height=110 + 48 * len(found))
+    for one, name in zip(found, names, strict=True):
+        figure.add_scatter(
+            x=[one.worst_case.mean],
+            y=[name],
+            mode="markers",
+            showlegend=False,
+            marker={"size": 12, "color": palette[one.defense], "symbol": "x" if one.suspect else "circle"},
+            error_x=_arms(one),
+            hovertemplate=f"%{{x:.3f}} [{one.worst_case.low:.3f}, {one.worst_case.high:.3f}]<extra>%{{y}}</extra>",
+        )
+    figure.add_scatter(
+        x=[one.searched for one in found],
+        y=names,
+        mode="markers",
+        name="what the search had said",
+        marker={"size": 11, "color": theme.GREY, "symbol": "diamond-open", "line": {"width": 2}},
+        hovertemplate="%{x:.3f}<extra>the search's value</extra>",
+    )
+    figure.update_yaxes(autorange="reversed")
+    return figure
+
+
+def kind(trial: TrialRecord) -> str:
+    """How a trial is shown: suspect, completed, or whatever else as stopped."""
+    if trial.is_suspect:
+        return "suspect"
+    return "completed" if trial.end == "completed" else "stopped"
+
+
+def value(trial: TrialRecord, metric: str) -> float:
+    """A metric of the epoch that counts; not a number where it was not reported."""
+    return float(trial.best["metrics"].get(metric, "nan")) if trial.best else float("nan")
+
+
+def _points(figure: go.Figure, trials: Sequence[TrialRecord], metric: str, colour: str) -> None:
+    if not trials:
+        return
+    figure.add_scatter(
+        x=[value(trial, CLEAN) for trial in trials],
+        y=[value(trial, metric) for trial in trials],
+        mode="markers",
+        name=trials[0].defense,
+        marker={
+            "color": colour,
+            "symbol": [theme.SYMBOLS[kind(trial)] for trial in trials],
+            "size": 9,
+            "line": {"width": 1.5, "color": colour},
+            "opacity": 0.85,
+        },
+        text=[f"trial {trial.number}, {kind(trial)}" for trial in trials],
+        hovertemplate="%{text}<br>clean %{x:.4f}<br>adversarial %{y:.4f}<extra>%{fullData.name}</extra>",
+    )
+
+
+def _confirmed_points(figure: go.Figure, found: Sequence[Confirmed], palette: Mapping[str, str]) -> None:
+    for place, one in enumerate(found):
+        figure.add_scatter(
+            x=[one.test["test/clean_accuracy"]],
+            y=[one.worst_case.mean],
+            mode="markers",
+            name="confirmed, test split, every attack",
+            legendgroup="confirmed",
+            showlegend=place == 0,
+            marker={
+                "symbol": "diamond",
+                "size": 13,
+                "color": palette[one.defense],
+                "line": {"width": 2, "color": theme.GREY},
+            },
+            error_y=_arms(one),
+            hovertemplate=f"trial {one.number}, confirmed<br>clean %{{x:.4f}}<br>worst case %{{y:.4f}}"
+            f"<extra>{one.defense}</extra>",
+        )
+
+
+def _arms(one: Confirmed) -> dict[str, object]:
+    middle = one.worst_case
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [middle.high - middle.mean],
+        "arrayminus": [middle.mean - middle.low],
+        "thickness": 1.5,
+    }
