@@ -27,6 +27,9 @@ class Bound(Record):
             raise ValueError("needs exactly one of at_least and at_most")
         return self
 
+    def __str__(self) -> str:
+        return f"at least {self.at_least:g}" if self.at_least is not None else f"at most {self.at_most:g}"
+
     def violation(self, value: float) -> float:
         """How far `value` is on the wrong side; zero or less where it is allowed."""
         return self.at_least - value if self.at_least is not None else value - (self.at_most or 0.0)

@@ -1,40 +1,31 @@
-"""Confirming: the best few are trained again with fresh seeds and judged on the test split, which nothing has touched.
+"""What a confirmation says: the best few, trained again with fresh seeds, on the test split that nothing has touched.
 
 The best of many trials is partly the luckiest: chosen by the validation images and by its seed. So the search's own
-value is never the claim. A confirmation is a study of its own, `<study>-confirmation`, whose trials are the candidates
-under fresh seeds: it is journaled, resumed and mirrored like any other. That the test split was opened, for whom and
-under which attacks, is written into the searched study's journal first; another selection is refused after that.
+value is never the claim. (Who is confirmed, and that it is recorded: `sweep.analysis.opening`.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from pydantic import Field
 
 from sweep.analysis.statistics import Comparison, Interval, Verdicts, analyse
-from sweep.attacks import NamedAttack
 from sweep.checkpoint import load_weights
-from sweep.configuration import Several, TrialConfig
 from sweep.errors import StudyError
-from sweep.exported import restored
+from sweep.objective import Goal
 from sweep.orchestration.folder import StudyFolder
 from sweep.provisions import Confirmation
-from sweep.racing import Contender, race
-from sweep.registry import Record, validated
-from sweep.resources import choose_device
 from sweep.seeding import derive
-from sweep.study import DECIDED_BY_STUDY, Study, study_from
-from sweep.tracking.journal import Journal
-from sweep.tracking.ledger import Ledger, TrialRecord
+from sweep.study import Study
+from sweep.tracking.ledger import Ledger
 from sweep.trial import VERDICTS
 
-SUFFIX = "-confirmation"
 SURE = 0.05  # a corrected p-value below this is called a difference
-_UNASKED: dict[str, Any] = {"suspect": []}
+_SHOWN = 0.0005  # what three digits show of a figure
+_UNASKED: dict[str, Any] = {"suspect": [], "investigate": []}
 
 
 @dataclass(frozen=True)
@@ -46,12 +37,21 @@ class Confirmed:
     role: str  # why it stands where it does, in words
     is_baseline: bool
     searched: float  # the objective, as the search saw it
-    validation: float  # the same under fresh seeds: what is missing was the seed's luck
+    fresh: tuple[float, ...]  # the same by fresh seed
+    luck: float  # by how much these are worse on average: same images, same attack, so it was chance
+    outside: tuple[str, ...]  # the objective's bounds that it does not keep with fresh seeds, in words
     test: dict[str, float]  # means over seeds, by metric
-    worst_case: Interval  # on the test split, under every attack
+    worst_case: Interval  # on the test split, under every attack; a diverged training withstands nothing
+    images: int  # of the test split
     ends: tuple[str, ...]  # of its trainings, also of those that have not begun
     suspect: tuple[str, ...]  # the validity checks that any of its networks failed
+    investigate: tuple[str, ...]  # those that any gave reason to look into
     comparison: Comparison | None  # the first candidate less this one; None for the first itself
+
+    @property
+    def validation(self) -> float:
+        """The objective under fresh seeds, their mean."""
+        return float(np.mean(self.fresh))
 
     @property
     def shrinkage(self) -> float:
@@ -59,76 +59,9 @@ class Confirmed:
         return self.searched - self.worst_case.mean
 
 
-def select(
-    folder: StudyFolder, *, top: int, seeds: int, attacks: Sequence[Any], baselines: bool, raced: int = 0
-) -> Confirmation:
-    """The best `top` trials; as baselines, of each other defense, the first completed trial that the study enqueued.
-
-    With `raced`, the best are not those of the search's attack: the best so many by that one race under the attacks
-    given here, on the validation split.
-    """
-    study, ledger = folder.study(), folder.ledger()
-    if study.confirms:
-        raise StudyError(
-            f"{study.name} is a confirmation already; `sweep confirm {study.confirms.study}` goes on with it, and with "
-            "--again opens the test split for another selection"
-        )
-    goal = study.objective[0]
-    winners = [trial for trial in ledger.ranked(goal) if trial.rank(goal)[0] == 1]
-    if not winners:
-        raise StudyError(f"{study.name} has nothing to confirm: {_why_nothing(ledger)}")
-    if 0 < raced < top:
-        raise StudyError(f"--race {raced} leaves {raced} to choose from, and --top {top} are wanted: race more")
-    winners = _raced(folder, winners[:raced], attacks, top) if raced else winners[:top]
-    known = {trial.defense for trial in winners}
-    others: list[TrialRecord] = []
-    for trial in ledger if baselines else ():
-        if trial.origin == "enqueued" and trial.defense not in known and trial.end == "completed" and trial.best:
-            known.add(trial.defense)
-            others.append(trial)
-    chosen = [*winners, *others]
-    selection = {
-        "study": study.name,
-        "fingerprint": study.fingerprint,
-        "trials": [trial.number for trial in chosen],
-        "values": [trial.best["metrics"][goal.metric] for trial in chosen if trial.best],
-        "baselines": len(others),
-        "seeds": seeds,
-        "raced": raced,
-        "attacks": [study.search_attack, *attacks],
-    }
-    return validated(Confirmation, selection, "the confirmation")
-
-
-def begin(folder: StudyFolder, confirmation: Confirmation, *, again: bool) -> StudyFolder:
-    """The confirming study's folder: that of this very selection, or a new one, for which the test split is opened."""
-    root, wanted = folder.path.parent, confirmation.model_dump(mode="json")
-    with folder.owned():
-        study, ledger = folder.study(), folder.ledger()
-        known = [opening["name"] for opening in ledger.confirmations if opening["confirmation"] == wanted]
-        if ledger.confirmations and not known and not again:
-            raise StudyError(_opened_already(ledger.confirmations[-1]))
-        count = len(ledger.confirmations) + 1
-        name = known[0] if known else f"{study.name}{SUFFIX}" + (f"-{count}" if count > 1 else "")
-        confirming = _confirming(study, ledger, confirmation, name)  # every mistake in it is told before the opening
-        if (root / name / "study.json").exists():
-            return _taken_up(StudyFolder(root / name), confirming)
-        if not known:
-            journal = Journal(folder.journal)
-            journal.append("confirmation", name=name, confirmation=wanted, opening=count)
-            journal.close()
-        return StudyFolder.create(root, confirming)
-
-
-def _taken_up(there: StudyFolder, confirming: Study) -> StudyFolder:
-    """The folder, if it holds this confirmation and not whatever else somebody gave its name."""
-    if there.study().confirms != confirming.confirms:
-        raise StudyError(f"{there.path} holds another study, where this confirmation belongs: move that one away")
-    return there
-
-
 def outcome(folder: StudyFolder) -> list[Confirmed]:
-    """What a confirming study found so far, in the order of the search; candidates without a training are left out."""
+    """What a confirming study found so far, in the order of the search; candidates of whose trainings none completed
+    are left out."""
     study, ledger = folder.study(), folder.ledger()
     if study.confirms is None:
         raise StudyError(f"{folder.path} confirms nothing; `sweep confirm {study.name}` makes a study that does")
@@ -140,8 +73,8 @@ def outcome(folder: StudyFolder) -> list[Confirmed]:
     verdicts = [candidate.verdicts() for candidate in found]
     intervals, comparisons = analyse(verdicts, rng)
     return [
-        candidate.summed_up(study.objective[0].metric, spread, comparison)
-        for candidate, spread, comparison in zip(found, intervals, [None, *comparisons], strict=True)
+        candidate.summed_up(study.objective[0], spread, held.shape[1], comparison)
+        for candidate, held, spread, comparison in zip(found, verdicts, intervals, [None, *comparisons], strict=True)
     ]
 
 
@@ -149,56 +82,70 @@ def verdict(found: Sequence[Confirmed]) -> list[str]:
     """What may be said, in words."""
     if not found:
         return ["no training completed: nothing can be said"]
-    best, others = found[0], [one for one in found[1:] if one.comparison]
-    sentences = [
-        f"trial {best.number} ({best.defense}), {best.role}: {spread(best.worst_case)} under every attack; "
-        f"the search had said {best.searched:.3f}"
-    ]
+    sentences = [_claim(found[0]), *_compared(found)]
+    for one in found:
+        sentences += _reserved(one)
+    return sentences
+
+
+def weakness(study: Study) -> list[str]:
+    """A sentence where the attacks on the test split are no stronger than that of the search."""
+    assert study.confirms is not None
+    searched, *further = study.confirms.attacks
+    if any(attack.gradient_evaluations > searched.gradient_evaluations for attack in further):
+        return []
+    return [f"no attack here takes more gradient steps than the search's, {searched.label}: auto_attack may break more"]
+
+
+def _claim(best: Confirmed) -> str:
+    seeds = best.ends.count("completed") + best.ends.count("diverged")
+    over = f"over {seeds} seed{'s' * (seeds > 1)} and {best.images:,} images"
+    reached = f"{min(best.fresh):.3f} to {max(best.fresh):.3f}" if len(best.fresh) > 1 else f"{best.validation:.3f}"
+    lucky = f": {best.luck:.3f} of the search's value was luck" if best.luck >= _SHOWN else ""
+    return (
+        f"trial {best.number} ({best.defense}), {best.role}: {spread(best.worst_case)} under every attack, {over}; the "
+        f"search had said {best.searched:.3f}, and on the same images fresh seeds reach {reached}{lucky}"
+    )
+
+
+def _compared(found: Sequence[Confirmed]) -> list[str]:
+    """The first candidate beside each of the others that can be believed, as it can be itself."""
+    best, *others = found
     lists: dict[str, list[str]] = {"better than": [], "worse than": [], "no difference shown from": []}
     for one in others:
-        assert one.comparison is not None
-        if best.suspect or one.suspect:
+        if best.suspect or one.suspect or one.comparison is None:
             continue  # a figure that cannot be believed is neither better nor worse
         gap = one.comparison.difference.mean
         how = (
             "no difference shown from" if one.comparison.p_holm >= SURE else "better than" if gap > 0 else "worse than"
         )
         lists[how].append(f"trial {one.number} ({one.defense}, {-gap:+.3f})")
-    sentences += [f"{how} {', '.join(names)}" for how, names in lists.items() if names]
-    for one in found:
-        if one.suspect:
-            sentences.append(
-                f"trial {one.number} cannot be believed: it failed {', '.join(one.suspect)} (docs/validity.md)"
-            )
-        missing = [end for end in one.ends if end != "completed"]
-        if missing:
-            sentences.append(
-                f"trial {one.number}: {len(missing)} of {len(one.ends)} trainings {', '.join(sorted({*missing}))}"
-            )
+    return [f"{how} {', '.join(names)}" for how, names in lists.items() if names]
+
+
+def _reserved(one: Confirmed) -> list[str]:
+    """What is to be known of a candidate's figures before they are used."""
+    name, sentences = f"trial {one.number}", []
+    if one.suspect:
+        sentences.append(f"{name} cannot be believed: it failed {', '.join(one.suspect)} (docs/validity.md)")
+    if one.investigate:
+        sentences.append(f"{name} is to be looked into: {', '.join(one.investigate)} (docs/validity.md)")
+    if one.outside and not one.is_baseline:
+        sentences.append(f"{name} is outside of the objective's bounds with fresh seeds: {', '.join(one.outside)}")
+    diverged = one.ends.count("diverged")
+    if diverged:
+        sentences.append(f"{name}: {diverged} of {len(one.ends)} trainings diverged, and count as withstanding nothing")
+    missing = [end for end in one.ends if end not in ("completed", "diverged")]
+    if missing:
+        sentences.append(f"{name}: {len(missing)} of {len(one.ends)} trainings {', '.join(sorted({*missing}))}")
+    if len(one.ends) - len(missing) == 1:
+        sentences.append(f"{name} has one seed: its interval says nothing of another training")
     return sentences
 
 
 def spread(interval: Interval) -> str:
     """A mean and its interval as text."""
     return f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
-
-
-def _raced(folder: StudyFolder, trials: Sequence[TrialRecord], attacks: Sequence[Any], top: int) -> list[TrialRecord]:
-    """The best `top` of these under the attacks, on the validation split, by an exact race of their networks."""
-    named = validated(_Attacks, {"attacks": attacks}, "the race").attacks
-    contenders = []
-    for trial in trials:
-        config = validated(TrialConfig, trial.config, f"trial {trial.number}")
-        weights = "best" if config.select == "best" else "last"
-        splits, device = config.dataset.load(), choose_device(config.device)
-        network = restored(config, splits, folder.trial(trial.number) / f"{weights}.safetensors").to(device)
-        validation = splits.validation.to(device)
-        contenders.append(Contender(network, validation, named, config.threat_model, config.seed))
-    return [trials[place] for place in race(contenders, top)]
-
-
-class _Attacks(Record):
-    attacks: Annotated[tuple[NamedAttack, ...], Several] = Field(min_length=1)
 
 
 class _Candidate:
@@ -210,46 +157,37 @@ class _Candidate:
         self.completed = [trial for trial in self.trainings if trial.end == "completed"]
 
     def verdicts(self) -> Verdicts:
-        """Who withstood every attack, [seeds, examples]."""
+        """Who withstood every attack, [seeds, examples]: of a diverged training, nobody."""
         files = [self.folder.trial(trial.number) / VERDICTS for trial in self.completed]
-        return np.stack([load_weights(file)["worst_case"].numpy() for file in files])
+        held = np.stack([load_weights(file)["worst_case"].numpy() for file in files])
+        diverged = sum(trial.end == "diverged" for trial in self.trainings)
+        return np.concatenate([held, np.zeros((diverged, held.shape[1]), dtype=bool)])
 
-    def summed_up(self, metric: str, worst_case: Interval, comparison: Comparison | None) -> Confirmed:
+    def summed_up(self, goal: Goal, worst_case: Interval, images: int, comparison: Comparison | None) -> Confirmed:
         confirmation, place = self.confirmation, self.place
-        validation = [trial.best["metrics"][metric] for trial in self.completed if trial.best]
+        figures = [trial.best["metrics"] for trial in self.completed if trial.best]
+        fresh, searched = tuple(figure[goal.metric] for figure in figures), confirmation.values[place]
         waiting = confirmation.seeds - len(self.trainings)
         return Confirmed(
             number=confirmation.trials[place],
             role=_role(confirmation, place),
             defense=self.completed[0].defense,
             is_baseline=place >= len(confirmation.trials) - confirmation.baselines,
-            searched=confirmation.values[place],
-            validation=float(np.mean(validation)),
+            searched=searched,
+            fresh=fresh,
+            luck=(searched - float(np.mean(fresh))) * (1 if goal.direction == "maximize" else -1),
+            outside=_outside(goal, figures),
             test=_means([trial.final for trial in self.completed], "test/"),
             worst_case=worst_case,
+            images=images,
             ends=(*(trial.end or "running" for trial in self.trainings), *("not begun",) * waiting),
-            suspect=tuple(sorted({name for one in self.completed for name in (one.validity or _UNASKED)["suspect"]})),
+            suspect=self._outcomes("suspect"),
+            investigate=self._outcomes("investigate"),
             comparison=comparison,
         )
 
-
-def _confirming(study: Study, ledger: Ledger, confirmation: Confirmation, name: str) -> Study:
-    """The study whose trial n trains candidate n modulo their number: each seed of all of them, then the next seed."""
-    points = [_point(ledger.trials[number].config) for number in confirmation.trials]
-    changes = {
-        "name": name,
-        "description": f"confirms {study.name} on the test split",
-        "confirms": confirmation.model_dump(mode="json"),
-        "enqueue": points * confirmation.seeds,
-        "budget": {"trials": confirmation.trainings},
-        "early_stopping": None,
-        "compare": None,
-        "limits": {"trial_hours": None, "epoch_hours": None},  # a search's; the test split may be attacked for days
-        "sampler": "random",
-        "validity": "full",
-        "seed": derive(study.seed, name) % 2**31,
-    }
-    return study_from(study.to_json() | changes, name)
+    def _outcomes(self, kind: str) -> tuple[str, ...]:
+        return tuple(sorted({id for one in self.completed for id in (one.validity or _UNASKED)[kind]}))
 
 
 def _role(confirmation: Confirmation, place: int) -> str:
@@ -260,28 +198,16 @@ def _role(confirmation: Confirmation, place: int) -> str:
     return f"{ranked} best" if place == 0 else f"{ranked} number {place + 1}"
 
 
-def _point(config: dict[str, Any]) -> dict[str, Any]:
-    """A whole configuration without what the study decides for all."""
-    decided = ("dataset", "threat_model", *DECIDED_BY_STUDY)
-    return {key: value for key, value in config.items() if key not in decided}
+def _outside(goal: Goal, figures: Sequence[Mapping[str, float]]) -> tuple[str, ...]:
+    """The bounds that the means of these figures do not keep, in words."""
+    means = {name: float(np.mean([each[name] for each in figures])) for name in goal.subject_to if name in figures[0]}
+    return tuple(
+        f"{name} is {means[name]:.3f}, and {goal.subject_to[name]} is asked"
+        for name, violation in goal.violations(means).items()
+        if name in means and violation > 0
+    )
 
 
 def _means(figures: Sequence[dict[str, float]], prefix: str) -> dict[str, float]:
     names = [name for name in figures[0] if name.startswith(prefix)]
     return {name: float(np.mean([each[name] for each in figures])) for name in names}
-
-
-def _why_nothing(ledger: Ledger) -> str:
-    if ledger.suspects and all(trial.is_suspect for trial in ledger if trial.end == "completed"):
-        return "every completed trial is suspect, and `sweep status` says why"
-    return "no completed trial keeps the objective's bounds"
-
-
-def _opened_already(opening: dict[str, Any]) -> str:
-    known = opening["confirmation"]
-    trials = ", ".join(map(str, known["trials"]))
-    return (
-        f"the test split was opened already, for trials {trials} with {known['seeds']} seeds ({opening['name']}): "
-        "choosing anew after seeing it would be choosing by it. The same options go on with that one; --again opens it "
-        "for another selection, and the journal will say so"
-    )

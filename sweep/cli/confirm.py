@@ -40,7 +40,7 @@ def confirm(
 
     Example: sweep confirm digits --top 3 --seeds 5 --attack auto_attack
     """
-    from sweep.analysis.confirm import begin, select
+    from sweep.analysis.opening import begin, select, unfinished
     from sweep.cli.files import json_or_text
     from sweep.orchestration.folder import StudyFolder
     from sweep.tracking.home import uri_of
@@ -51,5 +51,7 @@ def confirm(
     uri = uri_of(searched.path, tracking_uri)  # its runs lie where those of the search do
     probe(uri, searched.study().experiment)
     attacks = [json_or_text(text) for text in attack or ["auto_attack"]]
-    selection = select(searched, top=top, seeds=seeds, attacks=attacks, baselines=baselines, raced=raced)
+    if warning := unfinished(searched.study(), searched.ledger()):
+        typer.secho(warning, fg="yellow", err=True)
+    selection = select(searched, top=top, seeds=seeds, attacks=attacks, baselines=baselines, raced=raced, again=again)
     search_in(begin(searched, selection, again=again), address, uri, in_process)

@@ -47,7 +47,7 @@ def status(
     """
     from sweep.analysis.results import trial_rows
     from sweep.cli import tables
-    from sweep.cli.verdict import show_confirmation
+    from sweep.cli.verdict import show_confirmation, show_openings
     from sweep.orchestration.folder import StudyFolder
 
     folder = StudyFolder.find(studies, study)
@@ -58,6 +58,7 @@ def status(
         show_confirmation(folder)
     else:
         tables.show_results(folder.study(), ledger, include_suspect=include_suspect)
+        show_openings(folder)
 
 
 def components(

@@ -129,6 +129,8 @@ def restored(search: Search) -> Iterator[str]:
         rungs = {f"reached {level:,}": count for level, count in search.rungs.populations().items()}
         yield f"  rungs   {_listed(rungs)}; each report judged again, with the verdict that the journal holds"
     yield f"  Optuna  {_listed(search.sampler.states())}; every state, value and parameter is the journal's"
+    if search.ledger.confirmations and not search.is_over:
+        yield "  test    the split was opened already: what is found now is no candidate, unless it is opened again"
     if search.ledger.inherited:
         yield f"  learnt  from {len(search.ledger.inherited)} trials of another study"
 

@@ -133,7 +133,7 @@ def search_in(
     from sweep.analysis import results
     from sweep.cli import tables
     from sweep.cli.progress import Progress
-    from sweep.cli.verdict import show_confirmation
+    from sweep.cli.verdict import show_confirmation, show_openings
     from sweep.orchestration import search as searching
     from sweep.tracking.home import uri_of
     from sweep.tracking.mirror import standing
@@ -161,6 +161,7 @@ def search_in(
         show_confirmation(folder)
     else:
         tables.show_results(study, search.ledger)
+        show_openings(folder)
     look = "" if is_database(uri) else redacted(uri)
     tables.show_where_to_look(folder, options, look, search.interrupted, written)
     if search.ledger.counts()["failed"]:

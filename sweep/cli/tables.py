@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from sweep.analysis.export import choose
 from sweep.analysis.findings import explained, failures, suspects
 from sweep.analysis.results import best_by_defense
 from sweep.configuration import TrialConfig
@@ -63,12 +64,7 @@ def show_preview(study: Study) -> None:
 
 
 def _bounds(bounds: dict[str, Any]) -> str:
-    sides = [
-        f"{name} {'at least' if bound.at_least is not None else 'at most'} "
-        f"{bound.at_least if bound.at_least is not None else bound.at_most:g}"
-        for name, bound in bounds.items()
-    ]
-    return f", with {', '.join(sides)}" if sides else ""
+    return f", with {', '.join(f'{name} {bound}' for name, bound in bounds.items())}" if bounds else ""
 
 
 def _show_branches(branches: list[Any]) -> None:
@@ -171,16 +167,25 @@ def show_where_to_look(
     folder: StudyFolder, options: dict[str, str], look: str, interrupted: bool, written: list[Path]
 ) -> None:
     """What to do next. `options` are the command's own, so that what follows finds the same folder and server."""
-    confirms, name = folder.study().confirms, folder.path.name
-    taken = f"{confirms.study} --trial {confirms.trials[0]}" if confirms else f"{name} --best"
-    here = f" --studies {options['studies']}" if "studies" in options else ""
+    name, here = folder.path.name, f" --studies {options['studies']}" if "studies" in options else ""
     again = "".join(f" --{name} {value}".rstrip() for name, value in options.items())
     if interrupted:
         _say(f"interrupted: running trials were saved; go on with   sweep resume {name}{again}")
     else:
-        _say(f"take the best away       sweep export {taken} --to best/{here}")
+        _say(_taken_away(folder, here))
     _say(f"look at every trial      {look or f'sweep ui {name}{here}'}")
-    _say(f"tables                   {', '.join(map(str, written)) or 'not written: `sweep resume` does so'}")
+    _say(f"tables                   {', '.join(map(str, written))}")
+
+
+def _taken_away(folder: StudyFolder, here: str) -> str:
+    """How the best is exported, or why it cannot be."""
+    confirms = folder.study().confirms
+    searched, which = (StudyFolder(folder.path.parent / confirms.study), "confirmed") if confirms else (folder, "best")
+    try:
+        (choose.confirmed if confirms else choose.best)(searched, searched.ledger())
+    except StudyError as error:
+        return f"nothing to take away     {error}"
+    return f"take the best away       sweep export {searched.path.name} --{which} --to best/{here}"
 
 
 def show_unsent(study: str, options: dict[str, str], unsent: int, last_error: str | None) -> None:

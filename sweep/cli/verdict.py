@@ -5,7 +5,8 @@ from __future__ import annotations
 from rich import box
 from rich.table import Table
 
-from sweep.analysis.confirm import Confirmed, outcome, spread, verdict
+from sweep.analysis.confirm import Confirmed, outcome, spread, verdict, weakness
+from sweep.analysis.opening import disbelieved, history
 from sweep.cli.tables import console, show_ends
 from sweep.orchestration.folder import StudyFolder
 
@@ -30,9 +31,20 @@ def show_confirmation(folder: StudyFolder) -> None:
     )
     if absent := [str(number) for number in study.confirms.trials if number not in {one.number for one in found}]:
         console.print(f"trial {', '.join(absent)}: no training completed, so nothing is said of it", markup=False)
-    for sentence in verdict(found):
+    searched = folder.searched()
+    told = history(StudyFolder(searched).ledger()) if searched else []
+    for sentence in [*verdict(found), *weakness(study), *told]:
         console.print(sentence, markup=False)
     show_ends(folder.ledger())
+
+
+def show_openings(folder: StudyFolder) -> None:
+    """What confirmations mean for a searched study: how often the test split was opened, and who was not believed."""
+    ledger = folder.ledger()
+    for sentence in history(ledger):
+        console.print(sentence, markup=False)
+    for number, failed in disbelieved(folder, ledger).items():
+        console.print(f"trial {number} was suspect when confirmed ({', '.join(failed)}), and is no best", markup=False)
 
 
 def _row(one: Confirmed, labels: list[str]) -> list[str]:

@@ -6,7 +6,8 @@ started   a worker took it up                   reported  it finished an epoch; 
 lost      its process died, hung or ran out of memory, and it is to be taken up again
 ended     it is over, and how                   reopened  it had failed, and is to be taken up again by request
 closed    the session ended                     noted     what was met in a trial's folder, in words
-confirmation   the test split was opened for the best few (sweep.analysis.confirm)
+raced     which of the best withstand a stronger attack (sweep.analysis.opening)
+confirmation   the test split was opened for the best few (the same)
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any, ClassVar, Literal, get_args
 from sweep.objective import WORST, Goal, Rank
 
 End = Literal["completed", "stopped", "diverged", "failed", "timed_out"]
-_BETWEEN_SESSIONS = ("session", "confirmation")  # the time before them was nobody's
+_BETWEEN_SESSIONS = ("session", "raced", "confirmation")  # the time before them was nobody's
 ENDS: tuple[End, ...] = get_args(End)
 
 
@@ -128,6 +129,7 @@ class Ledger:
 
     trials: dict[int, TrialRecord] = field(default_factory=dict)
     sessions: int = 0
+    races: list[dict[str, Any]] = field(default_factory=list)
     confirmations: list[dict[str, Any]] = field(default_factory=list)  # each time that the test split was opened
     hours: float = 0.0  # wall time of all sessions, as far as the journal tells
     gradient_evaluations: float = 0.0  # of all trials
@@ -150,6 +152,11 @@ class Ledger:
     def counts(self) -> Counter[str]:
         """Trials by end; those that run or wait as ``running``."""
         return Counter(trial.end or "running" for trial in self.trials.values())
+
+    @property
+    def ended(self) -> int:
+        """How many trials are over, whatever their end."""
+        return len(self.trials) - len(self.in_flight)
 
     @property
     def suspects(self) -> list[TrialRecord]:
@@ -182,8 +189,11 @@ class Ledger:
             }
         self.trials[number] = TrialRecord(number, config, event["params"], event["origin"], event.get("attributes", {}))
 
+    def _raced(self, event: Mapping[str, Any]) -> None:
+        self.races.append(dict(event))
+
     def _confirmation(self, event: Mapping[str, Any]) -> None:
-        self.confirmations.append(dict(event))
+        self.confirmations.append({**event, "ended": self.ended})  # what ends later was no candidate
 
     def _started(self, event: Mapping[str, Any]) -> None:
         trial = self.trials[event["trial"]]

@@ -1,39 +1,51 @@
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from tiny_study import asked, complete, cut, events, finish, report, searching, tiny, told
+import torch
+from tiny_study import METRIC, asked, complete, cut, events, finish, report, searching, tiny, told
 
-from sweep.analysis.confirm import begin, outcome, select, verdict
+from sweep.analysis.confirm import outcome, verdict, weakness
+from sweep.analysis.export import choose
+from sweep.analysis.opening import begin, disbelieved, history, select, unfinished
+from sweep.analysis.report import page
 from sweep.attacks.pgd import PGD
+from sweep.checkpoint import save_weights
+from sweep.cli import progress
+from sweep.cli.tables import show_where_to_look
+from sweep.cli.verdict import show_openings
 from sweep.configuration import TrialConfig
-from sweep.errors import ConfigurationError, StudyError
+from sweep.errors import CheckpointError, ConfigurationError, StudyError
 from sweep.evaluation import evaluate
 from sweep.exported import restored
+from sweep.objective import AtLeast, Maximize
 from sweep.orchestration import in_process
 from sweep.orchestration.folder import StudyFolder
 from sweep.orchestration.search import opened
-from sweep.provisions import Confirmation, Limits
+from sweep.provisions import Budget, Confirmation, Limits
 from sweep.registry import validated
 from sweep.study import Study
+from sweep.trial import VERDICTS
 
 BASELINE = {"defense": "standard", "optimizer": {"learning_rate": 0.05}}
 
 
-def searched(root: Path) -> StudyFolder:
+def searched(root: Path, **changes: Any) -> StudyFolder:
     """Four trials told by hand: nothing is trained to have something to confirm."""
-    with searching(root, study()) as search:
+    with searching(root, study(**changes)) as search:
         for value in (0.3, 0.5, 0.9, 0.7):
             complete(search, value)
     return StudyFolder.find(root, "tiny")
 
 
-def study() -> Study:
+def study(**changes: Any) -> Study:
     adversarial = {"defense": "adversarial_training", "optimizer": {"learning_rate": 0.05}}
-    return tiny(enqueue=[BASELINE, adversarial, adversarial, adversarial])
+    return tiny(enqueue=[BASELINE, adversarial, adversarial, adversarial], **changes)
 
 
 def selection(folder: StudyFolder, top: int = 1, seeds: int = 2, attack: str = "fgsm") -> Confirmation:
@@ -42,7 +54,9 @@ def selection(folder: StudyFolder, top: int = 1, seeds: int = 2, attack: str = "
 
 @pytest.fixture(scope="module")
 def confirmed(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
-    folder = searched(tmp_path_factory.mktemp("confirmed"))
+    """Of a search that told of clean accuracies of 0.9, which three epochs never reach either."""
+    bound = Maximize(METRIC, subject_to={"validation/clean_accuracy": AtLeast(0.9)})
+    folder = searched(tmp_path_factory.mktemp("confirmed"), objective=bound)
     confirming = begin(folder, selection(folder), again=False)
     with opened(confirming) as search:
         in_process.run(search)
@@ -65,7 +79,37 @@ def test_a_lucky_value_shrinks(confirmed: StudyFolder) -> None:
     assert best.shrinkage > 0.1
     assert best.worst_case.low <= best.worst_case.mean <= best.worst_case.high
     assert baseline.is_baseline
-    assert "the search had said 0.900" in verdict([best, baseline])[0]
+    claim = verdict([best, baseline])[0]
+    assert "over 2 seeds and 300 images; the search had said 0.900" in claim
+    assert f"fresh seeds reach {min(best.fresh):.3f} to {max(best.fresh):.3f}: {best.luck:.3f} of the search" in claim
+
+
+def test_what_limits_a_claim_is_said(confirmed: StudyFolder) -> None:
+    best, baseline = outcome(confirmed)
+    outside = "trial 2 is outside of the objective's bounds with fresh seeds: validation/clean_accuracy is 0."
+    assert any(sentence.startswith(outside) and "at least 0.9 is asked" in sentence for sentence in verdict([best]))
+    assert not any("outside" in sentence for sentence in verdict([baseline]))
+    assert "trial 2 is to be looked into: V11" in "\n".join(verdict([replace(best, investigate=("V11",))]))
+    alone = replace(best, ends=("completed",))
+    assert "trial 2 has one seed: its interval says nothing of another training" in verdict([alone])
+    (weak,) = weakness(confirmed.study())
+    assert weak.startswith("no attack here takes more gradient steps than the search's, pgd_2")
+
+
+def test_a_diverged_training_withstands_nothing(tmp_path: Path, confirmed: StudyFolder) -> None:
+    """The same trainings as the fixture's, but for the candidate's second one, which is told to have diverged."""
+    shutil.copytree(confirmed.path.parent, tmp_path / "studies")
+    folder = StudyFolder(tmp_path / "studies" / confirmed.path.name)
+    before = outcome(folder)[0]
+    cut(folder.path, next(place for place, event in enumerate(told(folder.path)) if event == ("started", 2)) + 1)
+    with opened(folder) as search:
+        finish(search, asked(search).number, "diverged")
+        in_process.run(search)
+    best = outcome(folder)[0]
+    first = events(folder.path, "ended")[0]["final"]["test/worst_case/adversarial_accuracy"]
+    assert best.ends == ("completed", "diverged") and len(before.fresh) == 2
+    assert best.worst_case.mean == pytest.approx(first / 2)
+    assert "trial 2: 1 of 2 trainings diverged, and count as withstanding nothing" in verdict([best])
 
 
 def test_figures_are_those_of_the_verdicts(confirmed: StudyFolder) -> None:
@@ -152,6 +196,91 @@ def test_a_race_under_a_stronger_attack_chooses_the_candidates(tmp_path: Path) -
         reached[trial.number] = verdicts.worst_case.double().mean().item()
     assert reached[chosen.trials[0]] == max(reached.values())
     assert chosen.raced == 4
+
+
+def test_no_race_is_run_twice(tmp_path: Path) -> None:
+    with searching(tmp_path, study()) as search:
+        in_process.run(search)
+    folder, pgd = StudyFolder.find(tmp_path, "tiny"), {"name": "pgd", "num_steps": 3}
+
+    def raced(top: int, again: bool = False, **attack: Any) -> Confirmation:
+        return select(folder, top=top, seeds=1, attacks=[pgd | attack], baselines=False, raced=3, again=again)
+
+    first = raced(top=2)
+    for weights in folder.path.glob("trials/*/best.safetensors"):
+        weights.unlink()  # nobody can race any more
+    assert raced(top=2) == first
+    assert raced(top=1).trials == first.trials[:1]
+    (event,) = events(folder.path, "raced")
+    assert event["winners"] == list(first.trials) and len(event["racers"]) == len(event["bounds"]) == 3
+    with pytest.raises(CheckpointError):
+        raced(top=2, num_steps=4)
+    begin(folder, first, again=False)
+    with pytest.raises(StudyError, match="opened already"):
+        raced(top=2, num_steps=4)
+    with pytest.raises(CheckpointError):
+        raced(top=2, num_steps=4, again=True)
+    assert raced(top=2) == first
+
+
+def test_an_opening_amid_a_search_is_told_and_so_is_what_came_later(tmp_path: Path) -> None:
+    folder = searched(tmp_path, budget=Budget(trials=6))
+    warning = unfinished(folder.study(), folder.ledger())
+    assert warning and "4 of 6 trials ended" in warning
+    begin(folder, selection(folder), again=False)
+    assert history(folder.ledger()) == [
+        "the test split was opened once (tiny-confirmation)",
+        "it was opened before the search was over, when 4 trials had ended",
+    ]
+    with searching(tmp_path, study(budget=Budget(trials=6))) as search:
+        assert any("the split was opened already" in line for line in progress.restored(search))
+        complete(search, 0.95)
+        complete(search, 0.2)
+    told = history(folder.ledger())
+    assert told[-1] == "trials that ended after it was opened, and were no candidates: 2"
+    assert unfinished(folder.study(), folder.ledger()) is None
+    with pytest.raises(StudyError, match="`sweep resume tiny-confirmation` goes on with that one"):
+        begin(folder, selection(folder), again=False)
+    begin(folder, selection(folder), again=True)
+    told = history(folder.ledger())
+    assert told == [told[0]] and "was opened 2 times (tiny-confirmation, tiny-confirmation-2)" in told[0]
+    assert "The test split was opened 2 times" in page.write(folder, measure=False).path.read_text()
+
+
+def test_what_was_not_believed_when_confirmed_is_no_best(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = searched(tmp_path)
+    ledger = folder.ledger()
+    assert choose.best(folder, ledger).trial.number == 2
+    confirming = begin(folder, selection(folder), again=False)
+    validity = {"verdict": "suspect", "suspect": ["V10"], "investigate": [], "figures": {}}
+    with opened(confirming) as search:
+        number = asked(search).number
+        report(search, number, 1, 0.9)
+        search.hear({"trial": number, "end": "completed", "final": {}, "error": None, "validity": validity})
+    save_weights(confirming.trial(number) / VERDICTS, {"worst_case": torch.ones(10, dtype=torch.bool)})
+    ledger = folder.ledger()
+    assert disbelieved(folder, ledger) == {2: ["V10"]}
+    assert choose.best(folder, ledger).trial.number == 3
+    assert choose.best(folder, ledger, include_suspect=True).trial.number == 2
+    with pytest.raises(StudyError, match=r"trial 2 was suspect when confirmed \(V10\)"):
+        choose.numbered(folder, ledger, 2)
+    show_openings(folder)
+    assert "trial 2 was suspect when confirmed (V10), and is no best" in capsys.readouterr().out
+    show_where_to_look(confirming, {}, "", False, [])
+    assert "nothing to take away     the confirmed trial 2 is suspect (V10)" in capsys.readouterr().out
+
+
+def test_where_nothing_can_be_exported_the_closing_line_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with searching(tmp_path, study()) as search:
+        number = asked(search).number
+        report(search, number, 1, 0.9)
+        validity = {"verdict": "suspect", "suspect": ["V8"], "investigate": [], "figures": {}}
+        search.hear({"trial": number, "end": "completed", "final": {}, "error": None, "validity": validity})
+    show_where_to_look(search.folder, {}, "", False, [])
+    printed = capsys.readouterr().out
+    assert "nothing to take away" in printed and "is suspect (0)" in printed and "--best" not in printed
 
 
 def test_mistakes_in_the_attack_are_told(tmp_path: Path) -> None:

@@ -18,10 +18,11 @@ from scipy.stats import binom
 from tiny_study import METRIC, finish, report, searching, tiny
 
 import sweep
-from sweep.analysis.confirm import begin, outcome, select
+from sweep.analysis.confirm import outcome
 from sweep.analysis.export import bundle, choose
 from sweep.analysis.export.account import wilson
 from sweep.analysis.export.robustbench import radius
+from sweep.analysis.opening import begin, select
 from sweep.analysis.results import pareto
 from sweep.checkpoint import folder_atomically, load_weights
 from sweep.configuration import TrialConfig

@@ -92,6 +92,22 @@ def test_early_stopping_is_judged_by_those_that_completed(tmp_path: Path) -> Non
     assert "mostly what would have lost" in stopping.trust(rows)
 
 
+def test_suspect_trials_count_at_no_rung(tmp_path: Path) -> None:
+    """As in early stopping itself, from which their values are taken once they are found out."""
+    study = tiny(budget={"trials": 100}, early_stopping=Asha(grace_period=1, reduction_factor=50))
+    with searching(tmp_path, study) as search:
+        for place in range(3):
+            number = asked(search).number
+            report(search, number, 1, 0.1 * place)
+            validity = {"verdict": "suspect", "suspect": ["V8"], "investigate": [], "figures": {}} if place else None
+            search.hear({"trial": number, "end": "completed", "final": {}, "error": None, "validity": validity})
+        assert search.rungs is not None
+        populations = search.rungs.populations()
+    folder = StudyFolder.find(tmp_path, "tiny")
+    rows = stopping.rungs(folder.study(), folder.ledger(), folder.journal)
+    assert {row.level: row.reached for row in rows} == populations == {1: 1}
+
+
 def test_early_ranks_that_say_nothing_are_told(tmp_path: Path) -> None:
     study = tiny(budget={"trials": 100}, early_stopping=Asha(grace_period=1, reduction_factor=50))
     with searching(tmp_path, study) as search:

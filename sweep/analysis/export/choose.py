@@ -1,9 +1,10 @@
-"""Which trial to take away."""
+"""Which trial to take away: unasked none that is suspect, or whose configuration was when it was confirmed."""
 
 from __future__ import annotations
 
 from sweep.analysis.confirm import outcome
 from sweep.analysis.export.chosen import Chosen, Confirmation, newest
+from sweep.analysis.opening import disbelieved
 from sweep.analysis.results import pareto
 from sweep.errors import StudyError
 from sweep.objective import Goal, Maximize
@@ -15,7 +16,7 @@ _CLEAN = "validation/clean_accuracy"
 
 
 def best(folder: StudyFolder, ledger: Ledger, *, include_suspect: bool = False) -> Chosen:
-    """The best completed trial that keeps the objective's bounds, by its first goal; never a suspect one unasked."""
+    """The best completed trial that keeps the objective's bounds, by its first goal."""
     study = _searched(folder)
     return _chosen(folder, study, ledger, _winners(folder, study, ledger, include_suspect)[0])
 
@@ -33,8 +34,11 @@ def front(folder: StudyFolder, ledger: Ledger, *, include_suspect: bool = False)
 
 def numbered(folder: StudyFolder, ledger: Ledger, number: int, *, include_suspect: bool = False) -> Chosen:
     """Trial `number`, if it can be exported."""
-    study = folder.study()
-    return _chosen(folder, study, ledger, completed(ledger, number, include_suspect=include_suspect))
+    trial = completed(ledger, number, include_suspect=include_suspect)
+    if failed := disbelieved(folder, ledger).get(number) if not include_suspect else None:
+        found = f"trial {number} was suspect when confirmed ({', '.join(failed)})"
+        raise StudyError(f"{found}; --include-suspect exports it anyway")
+    return _chosen(folder, folder.study(), ledger, trial)
 
 
 def confirmed(folder: StudyFolder, ledger: Ledger, *, include_suspect: bool = False) -> Chosen:
@@ -102,9 +106,10 @@ def _chosen(folder: StudyFolder, study: Study, ledger: Ledger, trial: TrialRecor
 def _winners(folder: StudyFolder, study: Study, ledger: Ledger, include_suspect: bool) -> list[TrialRecord]:
     """The completed trials that keep the bounds, best first. Raises StudyError, which says why, where there is none."""
     goal = study.objective[0]
-    ranked = ledger.ranked(goal, include_suspect=include_suspect)
-    if not ranked and ledger.suspects:
-        numbers = ", ".join(str(trial.number) for trial in ledger.suspects)
+    refused = {} if include_suspect else disbelieved(folder, ledger)
+    ranked = [trial for trial in ledger.ranked(goal, include_suspect=include_suspect) if trial.number not in refused]
+    if not ranked and (ledger.suspects or refused):
+        numbers = ", ".join(map(str, sorted({trial.number for trial in ledger.suspects} | refused.keys())))
         raise StudyError(
             f"every completed trial of {folder.path} is suspect ({numbers}): `sweep status` says why; "
             "--include-suspect exports one anyway"

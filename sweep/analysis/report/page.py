@@ -13,6 +13,7 @@ from plotly.offline import get_plotlyjs
 from sweep.analysis import comparison, confirm, kept, probes
 from sweep.analysis.confirm import Confirmed
 from sweep.analysis.findings import doubts, failures
+from sweep.analysis.opening import history
 from sweep.analysis.probes import Probe
 from sweep.analysis.report import examples, stopping, tables, theme, words
 from sweep.analysis.report.gallery import Drawn, gallery
@@ -84,7 +85,7 @@ def _rendered(
         record=record,
         plotly=get_plotlyjs(),
         asked=words.asked(study),
-        headline=words.headline(study, ledger, found, _validation_images(study)),
+        headline=words.headline(study, ledger, found, _validation_images(study)) + words.sentences(history(ledger)),
         counts=", ".join(f"{count} {end}" for end, count in ledger.counts().most_common()),
         ledger=ledger,
         by_defense=tables.by_defense(study, ledger),

@@ -31,14 +31,16 @@ class RungRow:
 
 
 def rungs(study: Study, ledger: Ledger, path: Path) -> list[RungRow]:
-    """What early stopping did, from the journal at `path`."""
+    """What early stopping did, from the journal at `path`: as it counts, without the suspect trials."""
     if study.early_stopping is None:
         return []
     recorded = Rungs(study.early_stopping, study.objective[0])
     for event, _ in journal.read(path):
         if event["event"] == "reported":
             recorded.record(event["trial"], event["rungs"])
-    levels, rows = sorted(recorded.values), []
+    for trial in ledger.suspects:
+        recorded.forget(trial.number)
+    levels, rows = sorted(level for level, values in recorded.values.items() if values), []
     for place, level in enumerate(levels):
         values = recorded.values[level]
         done = [trial for trial in ledger if trial.number in values and trial.end == "completed" and trial.best]

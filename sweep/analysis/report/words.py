@@ -18,10 +18,7 @@ from sweep.tracking.ledger import Ledger, TrialRecord
 def asked(study: Study) -> list[tuple[str, str]]:
     """What was asked, as label and value."""
     goal, tree = study.objective[0], study.space.tree
-    bounds = [
-        f"{name} at least {bound.at_least:g}" if bound.at_least is not None else f"{name} at most {bound.at_most:g}"
-        for name, bound in goal.subject_to.items()
-    ]
+    bounds = [f"{name} {bound}" for name, bound in goal.subject_to.items()]
     limits = [f"{study.budget.trials} trials"]
     limits += [f"{study.budget.hours:g} hours"] if study.budget.hours else []
     stopping = "none"
@@ -43,19 +40,24 @@ def asked(study: Study) -> list[tuple[str, str]]:
 def headline(study: Study, ledger: Ledger, found: Sequence[Confirmed], validation: int | None) -> list[str]:
     """What won and by how much, in sentences. `validation` is the number of validation images, where known."""
     if found:
-        return [f"{sentence[0].upper()}{sentence[1:]}." for sentence in verdict(found)]
+        return sentences(verdict(found))
     best = best_by_defense(ledger, study.objective[0])
     if not best:
         return ["No trial completed, so nothing can be said."]
     metric = study.objective[0].metric
     reached = [_with_error(trial, metric, validation) for trial in best[:2]]
-    sentences = [f"Trial {best[0].number} ({best[0].defense}) has the best {metric}: {reached[0]}."]
-    sentences += [f"Next is {trial.defense} (trial {trial.number}): {reached[1]}." for trial in best[1:2]]
-    sentences.append(
+    said = [f"Trial {best[0].number} ({best[0].defense}) has the best {metric}: {reached[0]}."]
+    said += [f"Next is {trial.defense} (trial {trial.number}): {reached[1]}." for trial in best[1:2]]
+    said.append(
         "These are the best of many trials on the very images that chose them, one seed each: "
         f"`sweep confirm {study.name}` says what is left of them."
     )
-    return sentences
+    return said
+
+
+def sentences(parts: Sequence[str]) -> list[str]:
+    """Each as a sentence, from its capital to its full stop."""
+    return [f"{part[0].upper()}{part[1:]}." for part in parts]
 
 
 def front(study: Study, ledger: Ledger) -> str:
