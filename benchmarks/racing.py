@@ -20,6 +20,7 @@ import torch
 from sweep.attacks.auto_attack import AutoAttack
 from sweep.configuration import TrialConfig
 from sweep.datasets import Split
+from sweep.evaluation import evaluate, fraction
 from sweep.models.network import Network
 from sweep.racing import Contender, race
 from sweep.registry import validated
@@ -69,7 +70,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--candidates", type=int, default=8)
     parser.add_argument("--images", type=int, default=300, help="of the 300 validation images")
-    parser.add_argument("--batch", type=int, default=50, help="images that are attacked in one turn of the race")
     parser.add_argument("--epochs", type=int, default=20)
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -79,19 +79,13 @@ def main() -> int:
     split = Split(whole.images[: given.images], whole.labels[: given.images])
     meter = Meter(networks)
 
-    def contenders() -> list[Contender]:
-        return [Contender(network, split, [AutoAttack()], JUDGED_AT, seed=0, batch=given.batch) for network in networks]
-
     start = meter.read()
-    racing = contenders()
+    racing = [Contender(network, split, [AutoAttack()], JUDGED_AT, seed=0) for network in networks]
     (winner,) = race(racing)
     between = meter.read()
-    everyone = contenders()
-    for one in everyone:
-        while not one.is_finished:
-            one.advance()
+    everyone = [evaluate(network, split, [AutoAttack()], JUDGED_AT, 0).worst_case for network in networks]
     end = meter.read()
-    figures = [one.bound for one in everyone]
+    figures = [fraction(held) for held in everyone]
     best = max(range(len(figures)), key=lambda place: (figures[place], -place))
     print(f"worst case in full: {', '.join(f'{figure:.3f}' for figure in figures)}")
     print(f"bounds in the race: {', '.join(f'{one.bound:.3f}' for one in racing)}")
@@ -101,7 +95,7 @@ def main() -> int:
         print(f"| {name} | {seconds:.1f} | {forward:,} | {backward:,} |")
     total = sum(between[1:]) - sum(start[1:])
     print(f"the race took {total / (sum(end[1:]) - sum(between[1:])):.2f} of the passes")
-    same = winner == best and racing[winner].standing.equal(everyone[best].standing)
+    same = winner == best and racing[winner].standing.equal(everyone[best])
     print(f"winner {winner}, in full {best}; verdicts {'the same' if same else 'DIFFER'}")
     return 0 if same else 1
 

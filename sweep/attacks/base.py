@@ -90,6 +90,11 @@ class Attack(Component):
         """The attack as evaluation runs it: for each of `labels` in order, the points that are judged under it."""
         yield self.label, self.perturb(network, images, labels, adversary, until_broken=True)
 
+    def streams(self, adversary: Adversary) -> Iterator[tuple[Attack, Adversary]]:
+        """The parts that its verdict is the worst case of, each with the adversary that it is run with: one, for most.
+        Their order does not matter, and under `until_broken` each leaves alone what is misclassified as it stands."""
+        yield self, adversary
+
 
 NamedAttack = Annotated[SerializeAsAny[Attack], named("attack")]
 

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from sweep.attacks.base import Adversary, Attack, Objective, margin, wrong
+from sweep.attacks.base import Adversary, Attack, Objective, margin, misclassified, wrong
 from sweep.registry import register
 from sweep.threat_models.base import per_example
 
@@ -61,9 +61,15 @@ class CarliniL2(Attack):
         until_broken: bool = False,
     ) -> Tensor:
         """The nearest misclassified image where it lies within epsilon, else the image itself."""
-        nearest, distance = self.minimise(network, images, labels)
+        rows, result = torch.arange(len(images), device=images.device), images.clone()
+        if until_broken:
+            rows = rows[~misclassified(network, images, labels)]
+        if not len(rows):
+            return result
+        nearest, distance = self.minimise(network, images[rows], labels[rows])
         inside = distance <= torch.as_tensor(adversary.epsilon)
-        return torch.where(per_example(inside, images), nearest, images)
+        result[rows] = torch.where(per_example(inside, images), nearest, images[rows])
+        return result
 
     def minimise(self, network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The nearest misclassified images found, and their [N] L2 distances (infinite where none was found)."""
