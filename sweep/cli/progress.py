@@ -30,6 +30,7 @@ class Progress:
         self.search: Search | None = None
         self._began = time.monotonic()
         self._already = 0  # trials that had ended before this session
+        self._done = 0.0  # of the budget, before this session
         self._said = time.monotonic()
         self._live = (
             Live(console=self.console, refresh_per_second=4, transient=True) if self.console.is_terminal else None
@@ -49,7 +50,7 @@ class Progress:
     def follow(self, search: Search) -> None:
         """Show this search's trials from now on, and say what was restored."""
         self.search, self.ledger = search, search.ledger
-        self._already = self._ended()
+        self._already, self._done = self._ended(), self._share()
         if search.restored:
             for line in restored(search):
                 self.say(line)
@@ -88,8 +89,9 @@ class Progress:
         states = ", ".join(f"{counts[end]} {end}" for end in counts)
         elapsed = time.monotonic() - self._began
         done_now = ended - self._already
-        rate = done_now / elapsed if elapsed else 0.0
-        left = f", about {_clock((total - ended) / rate)} left at {60 * rate:.1f} trials a minute" if rate else ""
+        rate, gained = done_now / elapsed if elapsed else 0.0, self._share() - self._done
+        left = f", about {_clock(elapsed * (1 - self._share()) / gained)} left" if rate and gained > 0 else ""
+        left += f" at {60 * rate:.1f} trials a minute" if left else ""
         cost = describe_cost(self.ledger.gradient_evaluations)
         return f"{ended}/{total} trials ({states})  {_clock(elapsed)} elapsed{left}  {cost} gradient evaluations"
 
@@ -116,6 +118,14 @@ class Progress:
     def _line(self, trial: TrialRecord, what: str, rest: str) -> str:
         epochs = f"epoch {trial.epoch}/{trial.config['epochs']}"
         return f"trial {trial.number:>4}  {trial.defense:<24} {what:<10} {epochs:<14} {rest}"
+
+    def _share(self) -> float:
+        """How much of the budget is spent, by the limit that is nearest, in [0, 1]."""
+        budget, ledger = self.study.budget, self.ledger
+        shares = [self._ended() / budget.trials]
+        shares += [ledger.gradient_evaluations / budget.gradient_evaluations] if budget.gradient_evaluations else []
+        shares += [ledger.hours / budget.hours] if budget.hours else []
+        return min(max(shares), 1.0)
 
     def _ended(self) -> int:
         return sum(trial.end is not None for trial in self.ledger)

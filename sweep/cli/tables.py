@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
 from pydantic_core import PydanticUndefined
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -20,6 +22,7 @@ from sweep.configuration import TrialConfig
 from sweep.errors import StudyError, unknown
 from sweep.exported import Transferred
 from sweep.orchestration.folder import StudyFolder
+from sweep.orchestration.turns import accounts
 from sweep.preview import describe_cost, describe_space, preview
 from sweep.registry import KINDS
 from sweep.study import Study
@@ -98,11 +101,8 @@ def show_results(study: Study, ledger: Ledger, *, include_suspect: bool = False)
     goal = study.objective[0]
     trials = best_by_defense(ledger, goal, include_suspect=include_suspect)
     labels = _attacks_beside(study, trials)
-    table = Table(
-        title=f"{study.name}: the best completed trial of each defense, validation split", title_justify="left"
-    )
-    for name in ("defense", "trial", "clean", *labels, "worst case", "cost"):
-        table.add_column(name, justify="left" if name == "defense" else "right", no_wrap=name == "defense")
+    title = f"{study.name}: the best completed trial of each defense, validation split"
+    table = figures_table(title, ("defense", "trial", "clean", *labels, "worst case", "cost"))
     for trial in trials:
         table.add_row(*_result_row(trial, labels, goal.rank(trial.best["metrics"])[0] < 1 if trial.best else False))
     if table.row_count:
@@ -110,7 +110,20 @@ def show_results(study: Study, ledger: Ledger, *, include_suspect: bool = False)
         console.print(
             "[dim]accuracies in [0, 1]; cost: gradient evaluations against standard training; one seed, unconfirmed[/]"
         )
+    if study.compare:
+        spent, asked = accounts(study, ledger), Counter(trial.defense for trial in ledger)
+        each = ", ".join(f"{name} {describe_cost(cost)} ({asked[name]} trials)" for name, cost in spent.items())
+        console.print(f"tuned with, in gradient evaluations: {each}")
     show_ends(ledger)
+
+
+def figures_table(title: str, names: Sequence[str]) -> Table:
+    """A table whose figures, and the names above them, are never cut: a figure that is cut is another figure."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    for name in names:
+        words = " " in name or name == "defense"  # where lines may break
+        table.add_column(name, justify="left" if name == "defense" else "right", overflow="fold", no_wrap=not words)
+    return table
 
 
 def show_ends(ledger: Ledger) -> None:

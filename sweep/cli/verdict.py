@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from rich import box
-from rich.table import Table
-
 from sweep.analysis.confirm import Confirmed, outcome, spread, verdict, weakness
 from sweep.analysis.opening import disbelieved, history
-from sweep.cli.tables import console, show_ends
+from sweep.cli.tables import console, figures_table, show_ends
 from sweep.orchestration.folder import StudyFolder
 
 
@@ -18,10 +15,8 @@ def show_confirmation(folder: StudyFolder) -> None:
     assert study.confirms is not None
     labels = [attack.label for attack in study.confirms.attacks]
     title = f"{study.confirms.study}: {study.confirms.seeds} fresh seeds, test split"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
-    for name in ("defense", "trial", "searched", "fresh", "clean", *labels, "worst case", "shrinkage", "p"):
-        words = name in ("defense", "worst case")  # where lines may break; a figure that is cut is another figure
-        table.add_column(name, justify="left" if name == "defense" else "right", overflow="fold", no_wrap=not words)
+    names = ("defense", "trial", "searched", "fresh", "clean", *labels, "worst case", "shrinkage", "p")
+    table = figures_table(title, names)
     for one in found:
         table.add_row(*_row(one, labels))
     console.print(table)
