@@ -126,6 +126,7 @@ class Trial:
             figures |= self._test()
         refuse_non_finite(figures, "when attacked at the end")
         self.validity = self._examine(verdicts)
+        refuse_non_finite(self.validity.figures, "in the validity checks")
         self.network.load_state_dict(last)
         if self.folder is not None:
             about = self.shape.metadata()

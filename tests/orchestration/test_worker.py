@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import torch
 from tiny_study import METRIC, tiny
 
 from sweep.orchestration.worker import LONGEST_MESSAGE, Assignment, describe, exhausted, messages
+from sweep.validity import CHECKS
 
 
 def assignment(folder: Path, reported: int = 0, **changes: Any) -> Assignment:
@@ -63,6 +66,14 @@ def test_a_trial_that_diverges_says_so(batch_size: int, reason: str, tmp_path: P
     assert said[-1]["end"] == "diverged" and said[-1]["final"] is None
     assert said[-1]["error"]["class"] == "Diverged" and reason in said[-1]["error"]["message"]
     json.dumps(said, allow_nan=False)  # nothing that is not a number was ever said
+
+
+def test_a_trial_whose_check_gives_no_number_has_diverged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was measured on a network that is broken; and the journal, which takes no such thing, would end the sweep."""
+    monkeypatch.setitem(CHECKS, "V1", replace(CHECKS["V1"], measure=lambda subject: math.nan))
+    *_, last = messages(assignment(tmp_path))
+    assert last["end"] == "diverged" and last["error"]["message"] == "not finite in the validity checks: V1"
+    assert not (tmp_path / "0007" / "metrics.json").exists()
 
 
 @pytest.mark.parametrize(
