@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -44,8 +45,9 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._live:
-            self._live.stop()
+        with suppress(OSError):
+            if self._live:
+                self._live.stop()
 
     def follow(self, search: Search) -> None:
         """Show this search's trials from now on, and say what was restored."""
@@ -58,8 +60,9 @@ class Progress:
             self.say(f"{self.study.name}: {self.study.budget.trials} trials; starting")
 
     def say(self, text: str) -> None:
-        """A line that stays."""
-        self.console.print(text, markup=False, soft_wrap=True)
+        """A line that stays. Where nobody takes it (a terminal that is gone, a full disk), the sweep goes on unseen."""
+        with suppress(OSError):
+            self.console.print(text, markup=False, soft_wrap=True)
 
     def hear(self, event: Mapping[str, Any]) -> None:
         """An event was journaled."""
@@ -73,7 +76,8 @@ class Progress:
         if time.monotonic() - self._said < (DRAWN_EVERY if self._live else PLAIN_EVERY):
             return
         if self._live:
-            self._live.update(self._picture())
+            with suppress(OSError):
+                self._live.update(self._picture())
         else:
             self.say(self._summary())
         self._said = time.monotonic()

@@ -39,6 +39,17 @@ def test_a_running_study_is_refused_to_others_and_a_killed_ones_is_taken_over(tm
 
 
 @pytest.mark.slow
+def test_a_sweep_whose_output_nobody_takes_goes_on(tmp_path: Path) -> None:
+    """Its terminal is gone, or the disk of its log is full: that says nothing about the sweep."""
+    (tmp_path / "tiny.py").write_text(TINY.replace("trials=3", "trials=1"))
+    command = [sys.executable, "-c", "from sweep.cli import main; main()", "run", "tiny.py", "--in-process"]
+    with Path("/dev/full").open("w") as full:
+        subprocess.run(command, cwd=tmp_path, stdout=full, stderr=full, timeout=200, check=False)
+    study = tmp_path / "studies" / "tiny"
+    assert b'"end":"completed"' in (study / "journal.log").read_bytes() and (study / "results.parquet").exists()
+
+
+@pytest.mark.slow
 def test_ctrl_c_while_the_tables_are_written_ends_in_words(tmp_path: Path) -> None:
     (tmp_path / "tiny.py").write_text(TINY.replace("trials=3", "trials=1"))
     with pytest.MonkeyPatch.context() as patch:
