@@ -32,7 +32,7 @@ from sweep.checkpoint import discard, write_json
 from sweep.errors import StudyError, unknown
 from sweep.study import Budget, Study, study_from
 from sweep.tracking import journal
-from sweep.tracking.ledger import Ledger, TrialRecord
+from sweep.tracking.ledger import STRANGE, Ledger, TrialRecord, strange
 from sweep.trial import CHECKPOINT
 
 PACKAGES = ("robust-sweep", "torch", "torchvision", "ray", "optuna", "mlflow", "numpy", "pyarrow")
@@ -52,21 +52,7 @@ class StudyFolder:
         `inherited` is what the journal begins with where the study learns from another one (see warm_start.py).
         """
         folder = cls(root / study.name)
-        if (folder.path / "study.json").exists():
-            known = folder.record()["fingerprint"]
-            same = "this very study" if known == study.fingerprint else f"another study (fingerprint {known})"
-            raise StudyError(
-                f"{folder.path} already holds {same}: `sweep resume {study.name}` goes on with it; "
-                "to start anew give the study another name, choose another --studies folder, or move this one away"
-            )
-        if folder.journal.exists():
-            raise StudyError(
-                f"{folder.path} holds a journal but no study.json; restore that from a copy, or move this folder away"
-            )
-        if inherited:
-            folder.path.mkdir(parents=True, exist_ok=True)
-            with closing(journal.Journal(folder.journal)) as new:
-                new.append("inherited", **inherited)
+        folder._refuse_taken(study)
         record = {
             "fingerprint": study.fingerprint,
             "created": _now(),
@@ -74,8 +60,28 @@ class StudyFolder:
             "versions": versions(),
             "study": study.to_json(),
         }
-        write_json(folder.path / "study.json", record)
+        folder.path.mkdir(parents=True, exist_ok=True)
+        with folder.owned():
+            folder._refuse_taken(study)  # somebody else may have been quicker
+            if inherited:
+                with closing(journal.Journal(folder.journal)) as new:
+                    new.append("inherited", **inherited)
+            write_json(folder.path / "study.json", record)
         return folder
+
+    def _refuse_taken(self, study: Study) -> None:
+        """Raise StudyError where a study is here already, or something of one."""
+        if (self.path / "study.json").exists():
+            known = self.record()["fingerprint"]
+            same = "this very study" if known == study.fingerprint else f"another study (fingerprint {known})"
+            raise StudyError(
+                f"{self.path} already holds {same}: `sweep resume {study.name}` goes on with it; "
+                "to start anew give the study another name, choose another --studies folder, or move this one away"
+            )
+        if self.journal.exists():
+            raise StudyError(
+                f"{self.path} holds a journal but no study.json; restore that from a copy, or move this folder away"
+            )
 
     @classmethod
     def find(cls, root: Path, name: str) -> StudyFolder:
@@ -104,9 +110,11 @@ class StudyFolder:
         record = self.record()
         study = study_from(record["study"], str(self.path / "study.json"))
         if study.fingerprint != record["fingerprint"]:
+            was, now = record.get("commit"), _commit()
+            other = "" if was == now else f", or go on with the sweep that wrote it (commit {was}; this is {now})"
             raise StudyError(
                 f"{self.path / 'study.json'} was changed: its content's fingerprint is {study.fingerprint}, it says "
-                f"{record['fingerprint']}; restore it, or start another study"
+                f"{record['fingerprint']}; restore it, or start another study{other}"
             )
         return study
 
@@ -143,8 +151,11 @@ class StudyFolder:
         """What the journal says, summed up; empty where nothing was run yet."""
         ledger = Ledger()
         if self.journal.exists():
-            for event, _ in journal.read(self.journal):
-                ledger.apply(event)
+            for line, (event, _) in enumerate(journal.read(self.journal), start=1):
+                try:
+                    ledger.apply(event)
+                except STRANGE as error:
+                    raise strange(self.journal, line, error) from error
         return ledger
 
     def trial(self, number: int) -> Path:

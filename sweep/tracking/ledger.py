@@ -16,13 +16,16 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
+from sweep.errors import JournalError, unknown
 from sweep.objective import WORST, Goal, Rank
 
 End = Literal["completed", "stopped", "diverged", "failed", "timed_out"]
 _BETWEEN_SESSIONS = ("session", "raced", "confirmation")  # the time before them was nobody's
 ENDS: tuple[End, ...] = get_args(End)
+STRANGE = (KeyError, TypeError, ValueError, AttributeError)  # what an event raises that is not as we write it
 
 
 class Metrics(Mapping[str, float]):
@@ -115,6 +118,14 @@ class TrialRecord:
         """The best epoch so far and its metrics."""
         ranked = max(self.reports.items(), key=lambda item: goal.rank(item[1]), default=None)
         return ranked if ranked and goal.rank(ranked[1]) > WORST else None
+
+
+def strange(journal: Path, line: int, error: Exception) -> JournalError:
+    """The refusal of an event that is whole, and yet not as this version of sweep writes it."""
+    what = f"lacks {error}" if isinstance(error, KeyError) else f"is not understood ({error})"
+    return JournalError(
+        f"{journal}, line {line}: {what}; another version of sweep wrote it: go on with that (study.json names it)"
+    )
 
 
 def readable(error: Mapping[str, str]) -> str:
@@ -221,6 +232,8 @@ class Ledger:
         trial.is_condemned = event.get("decision") == "stop"
 
     def _ended(self, event: Mapping[str, Any]) -> None:
+        if event["end"] not in ENDS:
+            raise ValueError(unknown("end", event["end"], ENDS))
         trial = self.trials[event["trial"]]
         trial.tick(event["time"], runs=False)
         trial.end, trial.best, trial.error = event["end"], event["best"], event["error"]

@@ -55,6 +55,26 @@ def test_it_is_whole_before_anything_runs(tmp_path: Path) -> None:
     assert StudyFolder.find(tmp_path / "elsewhere", str(folder.path)).path == folder.path
 
 
+def test_of_two_that_begin_the_same_study_at_once_the_second_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "tiny").mkdir()
+    with (
+        another_owner(tmp_path / "tiny") as quicker,
+        pytest.raises(StudyError, match=f"is being run by process {quicker.pid}"),
+    ):
+        StudyFolder.create(tmp_path, tiny())
+    assert [path.name for path in (tmp_path / "tiny").iterdir()] == ["lock"]
+
+
+def test_a_study_that_another_version_of_sweep_wrote_says_which(tmp_path: Path) -> None:
+    folder = StudyFolder.create(tmp_path, tiny())
+    record = folder.record() | {"commit": "0123456789ab", "fingerprint": "another"}
+    (folder.path / "study.json").write_text(json.dumps(record))
+    with pytest.raises(
+        StudyError, match=r"was changed: .*or go on with the sweep that wrote it \(commit 0123456789ab;"
+    ):
+        folder.study()
+
+
 def test_a_folder_in_use_is_refused_with_the_remedy(tmp_path: Path) -> None:
     StudyFolder.create(tmp_path, tiny())
     with pytest.raises(StudyError, match=r"holds this very study: `sweep resume tiny` goes on with it; .*another name"):
