@@ -11,8 +11,7 @@ from pathlib import Path
 from sweep.errors import DiskFullError
 
 LEAST = 64 * 2**20  # bytes below which nothing new begins: a large network's checkpoint would not fit
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_REMEDY = "make some room, then `sweep resume` goes on: nothing that was written is lost"
+REMEDY = "make some room, then `sweep resume` goes on: nothing that was written is lost"
 
 
 def free(path: Path) -> int:
@@ -26,7 +25,12 @@ def shortage(path: Path) -> str | None:
     room = free(path)
     if room >= LEAST:
         return None
-    return f"{path}: {_megabytes(room)} are free on its disk, and nothing begins below {_megabytes(LEAST)}; {_REMEDY}"
+    return f"{path}: {_megabytes(room)} are free on its disk, and nothing begins below {_megabytes(LEAST)}; {REMEDY}"
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether this is what a write to a full disk (or quota) raises."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -35,9 +39,9 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        if not is_full(error):
             raise
-        raise DiskFullError(f"{path}: its disk is full ({_megabytes(free(path))} free); {_REMEDY}") from error
+        raise DiskFullError(f"{path}: its disk is full ({_megabytes(free(path))} free); {REMEDY}") from error
 
 
 def _megabytes(size: int) -> str:

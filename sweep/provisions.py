@@ -40,8 +40,8 @@ class Limits(Record):
     epoch_hours: float | None = Field(
         6.0,
         gt=0,
-        description="without a finished epoch, or for the attacks and checks at the end: the process hangs, and the "
-        "trial is taken up again (retries)",
+        description="without a finished epoch, for the attacks and checks at the end, or for a process to start: it "
+        "hangs, and the trial is taken up again (retries)",
     )
 
 
@@ -50,6 +50,13 @@ class Resources(Record):
 
     cpus: int = Field(1, ge=1, le=1024)
     gpus: float = Field(0.0, ge=0, le=64)
+
+    def __str__(self) -> str:
+        return f"{self.cpus} CPUs and {self.gpus:g} GPUs"
+
+    def fit(self, node: Resources) -> bool:
+        """Whether a node that has nothing else to do can give them."""
+        return self.cpus <= node.cpus and self.gpus <= node.gpus
 
     def times(self, share: int, node: Resources) -> Resources:
         """So many times as much, up to all of a node; of GPUs no more than one, on which a trial lives."""

@@ -61,6 +61,7 @@ ORDER = [
     "orchestration.search",
     "orchestration.in_process",
     "orchestration.bridge",
+    "orchestration.watchdog",
     "orchestration.address",
     "orchestration.ray_tune",
     "tracking.mirror",

@@ -7,11 +7,13 @@ a trial is taken up again after that. A worker that cannot even start (a broken 
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from sweep.errors import StudyError
+from sweep.provisions import Resources
 from sweep.study import Study
 from sweep.tracking.ledger import Ledger, TrialRecord
 
@@ -29,6 +31,7 @@ class Attempts:
         self.study = study
         self.node = study.per_trial
         self._heard: dict[int, float] = {}  # of a running trial, when (on the monotonic clock)
+        self._starting: dict[int, float] = {}  # of a trial whose process has said nothing yet, since when
         self._placing: set[int] = set()
         self._false_starts = 0
         self._is_held = False
@@ -38,12 +41,28 @@ class Attempts:
         """No trial is to begin now: a larger one waits until room is free, or workers fail to start elsewhere."""
         return bool(self._placing) or (self._is_held and bool(self._heard))
 
+    def look_at(self, nodes: Sequence[Resources]) -> None:
+        """The nodes that there are now. A trial lives on one, and can get all of the largest that holds it at all."""
+        needs = self.study.per_trial
+        holding = [node for node in nodes if needs.fit(node)]
+        most = 1.0 if needs.gpus else 0.0  # of a node's GPUs
+        self.node = max(holding, key=lambda node: (min(node.gpus, most), node.cpus), default=needs)
+
+    def place(self, share: int) -> Resources:
+        """What a trial of this share is to get now."""
+        return self.study.per_trial.times(share, self.node)
+
     def assigned(self, trial: TrialRecord) -> None:
         """Somebody is to run the trial. Smaller ones would for ever take the room that a larger one waits for."""
         if trial.share > 1:
             self._placing.add(trial.number)
 
+    def placed(self, number: int) -> None:
+        """The trial has its place and its process starts there: from now on its time counts. May be said again."""
+        self._starting.setdefault(number, time.monotonic())
+
     def began(self, number: int) -> None:
+        self._starting.pop(number, None)
         self._placing.discard(number)
         self._false_starts = 0
         self.heard(number)
@@ -56,12 +75,19 @@ class Attempts:
     def over(self, number: int) -> None:
         """The trial ended, or its attempt did."""
         self._heard.pop(number, None)
+        self._starting.pop(number, None)
         self._placing.discard(number)
         self._is_held = False
 
     def overdue(self, ledger: Ledger) -> Iterator[tuple[TrialRecord, Literal["timed_out", "lost"], dict[str, str]]]:
-        """The running trials that are over a limit, each once; which limit that is; the error that tells of it."""
+        """The trials that are over a limit, each once; which limit that is; the error that tells of it."""
         limits, now = self.study.limits, time.monotonic()
+        hours, name = min(((hours, name) for name, hours in limits if hours is not None), default=(math.inf, ""))
+        for number, since in list(self._starting.items()):
+            if now - since > 3600 * hours:
+                limit = f"its process did not start in the study's limit of {hours:g} hours (limits.{name})"
+                self.over(number)
+                yield ledger.trials[number], "lost", {"class": "Hang", "message": limit}
         for number, heard in list(self._heard.items()):
             trial, silence = ledger.trials[number], now - heard
             if limits.trial_hours is not None and trial.seconds + silence > 3600 * limits.trial_hours:
@@ -83,7 +109,7 @@ class Attempts:
             return None
         if memory is None:
             return trial.share
-        has, gets = (self.study.per_trial.times(share, self.node) for share in (trial.share, 2 * trial.share))
+        has, gets = self.place(trial.share), self.place(2 * trial.share)
         grows = gets.gpus > has.gpus if memory == "gpu" else gets != has
         return 2 * trial.share if grows else None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,6 +29,11 @@ class Bridge:
         self._begun: set[str] = set()
         self._deaths: dict[str, Error] = {}
 
+    @property
+    def live(self) -> Collection[str]:
+        """Tune's names of the trials that it runs or is about to."""
+        return self._live.keys()
+
     def ask(self, trial_id: str) -> dict[str, Any] | None:
         """An assignment as plain data, or None: not now."""
         with self._kept():
@@ -52,18 +57,42 @@ class Bridge:
             self._gone(trial_id)
         return goes_on
 
+    def placed(self, trial_id: str) -> None:
+        """The trial has its place, and a process starts there or runs."""
+        if trial_id not in self._begun:
+            self.search.attempts.placed(self._live[trial_id])
+
+    def returned(self, trial_id: str) -> None:
+        """Tune will not run the trial: it is to have another place."""
+        number = self._gone(trial_id)
+        with self._kept():
+            if number is not None:
+                self.search.returned(number)
+
     def overdue(self) -> set[str]:
         """Tune's names of the trials whose processes are to be killed."""
         errors: dict[int, Error] = {}
         with self._kept():
             errors = self.search.overdue()
         late = {name: errors[number] for name, number in self._live.items() if number in errors}
+        for name in late.keys() - self._begun:  # no attempt, and so the journal does not tell of it
+            self.search.say(f"trial {self._live[name]:>4}  {late[name]['message']}; to be tried again")
         self._deaths |= late
         return set(late)
 
     def died(self, trial_id: str, text: str) -> None:
-        """A trial's process died, of what Ray says in `text`."""
+        """A trial's process died, of what Ray says in `text`. For want of Ray's room, they all would."""
+        if re.search(r"\b(OutOfDiskError|ObjectStoreFullError)\b", text):
+            self.no_room()
         self._deaths.setdefault(trial_id, death(text))
+
+    def no_room(self) -> None:
+        """Ray has no room for what it carries between processes: no trial's fault, and a machine's state to mend."""
+        self.search.halt(
+            "Ray's object store is full, and so is the disk that it spills to: `ray memory` shows what is in it, `df` "
+            "the disks. Free them, or give Ray more (`ray start --object-store-memory`, --object-spilling-directory); "
+            "then `sweep resume` goes on: nothing that was written is lost"
+        )
 
     def lost(self, trial_id: str) -> None:
         """The trial's process will not be replaced by Tune."""

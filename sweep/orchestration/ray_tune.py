@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from sweep import disk
 from sweep.errors import DiskFullError, StudyError
 from sweep.orchestration.bridge import Bridge
 from sweep.orchestration.search import Search
+from sweep.orchestration.watchdog import Watchdog, in_rays_folder
 from sweep.orchestration.worker import Assignment, messages
 from sweep.provisions import Resources
 
@@ -87,7 +88,8 @@ class SearchAdaptor(Searcher):  # type: ignore[misc]  # ray has no types
     def suggest(self, trial_id: str) -> Any:
         assignment = self.bridge.ask(trial_id)
         if assignment is not None:
-            return {"assignment": assignment}
+            place = self.bridge.search.attempts.place(assignment["share"])
+            return {"assignment": assignment, "place": place.model_dump()}
         return Searcher.FINISHED if self.bridge.is_over else None  # None: Tune asks again
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
@@ -111,6 +113,12 @@ class EarlyStoppingAdaptor(FIFOScheduler):  # type: ignore[misc]  # ray has no t
     def __init__(self, bridge: Bridge) -> None:
         super().__init__()
         self.bridge = bridge
+        self.watchdog = Watchdog(bridge, _nodes, ray.kill, _folder())
+
+    def choose_trial_to_run(self, controller: Any) -> Any:
+        """Asked at each turn of Tune's loop, and the only one of our adaptors that is shown Tune's controller then."""
+        self.watchdog.look(controller)
+        return super().choose_trial_to_run(controller)
 
     def on_trial_result(self, controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         return str(TrialScheduler.CONTINUE if self.bridge.hear(trial.trial_id, result) else TrialScheduler.STOP)
@@ -128,45 +136,47 @@ class EarlyStoppingAdaptor(FIFOScheduler):  # type: ignore[misc]  # ray has no t
         return {}  # as above
 
 
-class Watchdog(tune.Callback):  # type: ignore[misc]  # ray has no types
-    """Kills the processes that are over a limit, from Tune's loop, which turns ten times a second."""
-
-    def __init__(self, bridge: Bridge) -> None:
-        self.bridge = bridge
-
-    def on_step_begin(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
-        late = self.bridge.overdue()
-        for trial in trials if late else ():
-            if trial.trial_id in late and trial.temporary_state.ray_actor is not None:
-                ray.kill(trial.temporary_state.ray_actor)  # and, where it is stopped, its node does, 5 seconds later
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {}  # as above
-
-
 def run(search: Search, address: str | None = None) -> None:
     """Run until no further trial begins, on this machine or on the Ray cluster at `address`."""
     with _cluster(address), search.graceful():
-        search.attempts.node = _largest_node()
+        search.attempts.look_at(_nodes())
         capacity = _capacity(search.study.per_trial, may_grow=address is not None)
         bridge = Bridge(search)
         while not search.is_over:
             try:
                 _run(search, bridge, capacity)
-            except RuntimeError as error:
-                # Tune does not survive a worker that a memory monitor killed; the search goes on with another Tune.
-                if not isinstance(error.__cause__, ray.exceptions.OutOfMemoryError):
+            except Exception as error:
+                if not any(_is_settled(cause, bridge) for cause in _causes(error)):
                     raise
-                bridge.lost_for_memory(error.__cause__)
     if bridge.failure:
         raise bridge.failure
 
 
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and those that it came of."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _is_settled(error: BaseException, bridge: Bridge) -> bool:
+    """Whether what Tune did not survive is known, and the search now knows it."""
+    if isinstance(error, ray.exceptions.OutOfMemoryError):  # of a worker that a memory monitor killed
+        bridge.lost_for_memory(error)  # the search goes on with another Tune
+    elif isinstance(error, ray.exceptions.ObjectStoreFullError | ray.exceptions.OutOfDiskError):
+        bridge.no_room()
+    elif disk.is_full(error):
+        bridge.search.halt(in_rays_folder(f"{_folder()}: its disk is full; {disk.REMEDY}"))
+    else:
+        return False
+    return True
+
+
 def _run(search: Search, bridge: Bridge, capacity: int) -> None:
     """One run of Tune, until the search is over."""
-    with tempfile.TemporaryDirectory(prefix="sweep-tune-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="sweep-tune-", dir=_folder()) as scratch:
         tuner = tune.Tuner(
-            tune.with_resources(TrialActor, _placement(search.study.per_trial, search.attempts.node)),
+            tune.with_resources(TrialActor, _placement),
             tune_config=tune.TuneConfig(
                 search_alg=SearchAdaptor(bridge),
                 scheduler=EarlyStoppingAdaptor(bridge),
@@ -175,21 +185,14 @@ def _run(search: Search, bridge: Bridge, capacity: int) -> None:
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: str(trial.trial_id),
             ),
-            run_config=tune.RunConfig(
-                name=search.study.name, storage_path=scratch, verbose=0, callbacks=[Watchdog(bridge)]
-            ),
+            run_config=tune.RunConfig(name=search.study.name, storage_path=scratch, verbose=0),
         )
         tuner.fit()
 
 
-def _placement(per_trial: Resources, node: Resources) -> Callable[[dict[str, Any]], Any]:
-    """The place that a trial needs, by its assignment."""
-
-    def place(config: dict[str, Any]) -> Any:
-        needs = per_trial.times(config["assignment"]["share"], node)
-        return tune.PlacementGroupFactory([{"CPU": needs.cpus, "GPU": needs.gpus}])
-
-    return place
+def _placement(config: dict[str, Any]) -> Any:
+    """The place that a trial is to get, as Tune asks for it."""
+    return tune.PlacementGroupFactory([{"CPU": config["place"]["cpus"], "GPU": config["place"]["gpus"]}])
 
 
 @contextmanager
@@ -228,16 +231,19 @@ def _init(**settings: Any) -> None:
 
 def _refuse_a_full_disk() -> None:
     """Ray waits for itself where it cannot write to its own folder."""
-    folder = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
-    if shortage := disk.shortage(folder):
-        raise DiskFullError(f"Ray's folder, {shortage} (RAY_TMPDIR names another folder)")
+    if shortage := disk.shortage(_folder()):
+        raise DiskFullError(in_rays_folder(shortage))
 
 
-def _largest_node() -> Resources:
-    """The most that one trial can get."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    cpus, gpus = (max(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU"))
-    return Resources(cpus=min(max(int(cpus), 1), 1024), gpus=min(int(gpus), 64))
+def _folder() -> Path:
+    """Where Ray writes on this machine, and Tune as well."""
+    return Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
+
+
+def _nodes() -> list[Resources]:
+    """What each living node has in all; a node without a CPU holds no trial."""
+    living = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
+    return [Resources(cpus=min(int(node["CPU"]), 1024), gpus=min(int(node.get("GPU", 0)), 64)) for node in living]
 
 
 def _capacity(per_trial: Resources, may_grow: bool) -> int:
@@ -248,8 +254,7 @@ def _capacity(per_trial: Resources, may_grow: bool) -> int:
         fits.append(total.get("GPU", 0) // per_trial.gpus)
     if min(fits) < 1 and not may_grow:
         has = f"{total.get('CPU', 0):g} CPUs and {total.get('GPU', 0):g} GPUs"
-        needs = f"{per_trial.cpus} CPUs and {per_trial.gpus:g} GPUs"
         raise StudyError(
-            f"a trial needs {needs}, and this machine has {has}: lower per_trial, or join a cluster (--address)"
+            f"a trial needs {per_trial}, and this machine has {has}: lower per_trial, or join a cluster (--address)"
         )
     return max(int(min(fits)), 1)

@@ -27,7 +27,7 @@ from sweep.orchestration.sampler import Sampler
 from sweep.orchestration.turns import enqueued, next_turn, rungs_for
 from sweep.orchestration.worker import Assignment
 from sweep.tracking.journal import Journal, read
-from sweep.tracking.ledger import Ledger, TrialRecord
+from sweep.tracking.ledger import STRANGE, Ledger, TrialRecord, strange
 
 Listener = Callable[[Mapping[str, Any]], None]
 
@@ -49,9 +49,12 @@ class Search:
         self._listener = listener
         self._journal = Journal(folder.journal)
         for line, (event, _) in enumerate(read(folder.journal), start=1):
-            if reason := self._contradiction(event):
-                raise contradicted(folder.journal, line, reason)
-            self._apply(event)
+            try:
+                if reason := self._contradiction(event):
+                    raise contradicted(folder.journal, line, reason)
+                self._apply(event)
+            except STRANGE as error:
+                raise strange(folder.journal, line, error) from error
         self.restored = self.ledger.counts()
         self.attempts = Attempts(self.study)
         self.sampler = Sampler(self.study, folder.path, self.ledger, self.ledger.inherited)
@@ -65,7 +68,7 @@ class Search:
     def ask(self) -> Assignment | None:
         """A trial to run: first those that are to be taken up again, then new ones within the budget. None: not now."""
         if not self.interrupted and (shortage := disk.shortage(self.folder.path)):
-            self._halt(shortage)
+            self.halt(shortage)
         if self.interrupted or self.attempts.on_hold:
             return None
         while self._waiting:
@@ -222,7 +225,7 @@ class Search:
 
     def _heard_of(self, trial: TrialRecord, message: Mapping[str, Any]) -> None:
         if "halted" in message:
-            self._halt(message["halted"])
+            self.halt(message["halted"])
         elif "note" in message:
             self._append("noted", trial=trial.number, text=message["note"])
         else:
@@ -252,7 +255,7 @@ class Search:
         self.sampler.tell(trial)
         self.folder.clear(trial)
 
-    def _halt(self, reason: str) -> None:
+    def halt(self, reason: str) -> None:
         """Begin no further trial, and let those that run finish their epoch and save, as Ctrl-C does."""
         self.halted = self.halted or reason
         self.interrupted = True

@@ -149,6 +149,65 @@ STUDY = Study(
 '''
 
 
+RAY = """
+import sys
+
+import numpy as np
+import ray
+from ray.cluster_utils import Cluster
+
+store = {"object_store_memory": 80 * 2**20, "object_spilling_directory": sys.argv[1]}
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, **store})
+ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
+print(cluster.address, flush=True)
+sys.stdin.readline()
+held = []
+for size in (2**23, 2**20, 2**17, 2**14):
+    try:
+        while True:
+            held.append(ray.put(np.zeros(size, dtype=np.uint8)))
+    except ray.exceptions.RayError:
+        continue
+print("full", flush=True)
+sys.stdin.readline()
+ray.shutdown()
+cluster.shutdown()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_an_object_store_that_fills_halts_the_sweep_and_no_trial_fails(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray carries small messages, which are all that a sweep sends, past its store: here none is small."""
+    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    monkeypatch.setenv("RAY_max_direct_call_object_size", "1000")  # bytes
+    (tmp_path / "tiny.py").write_text(FILE.replace("epochs=8", "epochs=100_000"))
+    study = tmp_path / "studies" / "tiny"
+    cluster = [sys.executable, "-c", RAY, str(small)]
+    pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
+    with subprocess.Popen(cluster, stdin=pipe, stdout=pipe, stderr=nothing, text=True) as ray:
+        assert ray.stdin is not None and ray.stdout is not None
+        running = command("run", "tiny.py", "--address", ray.stdout.readline().strip(), folder=tmp_path)
+        deadline = time.monotonic() + 150
+        while not events(study, "reported"):
+            assert running.poll() is None and time.monotonic() < deadline, running.communicate()
+            time.sleep(0.02)
+        fill(small)
+        ray.stdin.write("fill\n")
+        ray.stdin.flush()
+        said, errors = running.communicate(timeout=150)
+        ray.stdin.close()
+    assert running.returncode == 2, said + errors
+    *_, last = errors.splitlines()
+    assert last.startswith("error: Ray's object store is full, and so is the disk that it spills to"), errors
+    assert events(study, "ended", "lost") == [] and events(study)[-1]["reason"] == "interrupted"
+    with opened(StudyFolder(study)) as search:
+        resumed = search.ask()
+        assert resumed is not None and resumed.number == 0 and resumed.reported >= 1
+
+
 def command(*arguments: str, folder: Path) -> subprocess.Popen[str]:
     line = [sys.executable, "-c", "from sweep.cli import main; main()", *arguments]
     return subprocess.Popen(line, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

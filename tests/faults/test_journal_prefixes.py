@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import zlib
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tiny_study import METRIC, asked, cut, events, finish, report, searching, tiny
 
-from sweep.errors import JournalError
+from sweep.errors import JournalError, StudyError
 from sweep.orchestration.folder import StudyFolder
 from sweep.orchestration.search import Search, opened
 from sweep.study import Asha, Budget, Study
@@ -151,6 +152,31 @@ def test_damage_in_the_middle_is_refused_by_file_and_line(
     if what != "left out":
         assert said.format(line=line + 1, after=line + 2) in str(refused.value)
     assert (folder / "journal.log").read_bytes() == before, "what is refused is not touched"
+
+
+def test_events_of_another_version_of_sweep_are_refused_by_file_and_line(whole: Path, tmp_path: Path) -> None:
+    """Each kind of event without each of its fields, and an end that is not ours: taken, or refused in words."""
+    written, refused = lines(whole), 0
+    firsts = {event["event"]: number for number, event in reversed(list(enumerate(events(whole))))}
+    folder = shutil.copytree(whole, tmp_path / STUDY.name)
+    for kind, number in firsts.items():
+        event = events(whole)[number]
+        strange = [{name: event[name] for name in event if name != left_out} for left_out in event]
+        strange += [event | {"end": "paused"}] if kind == "ended" else []
+        for changed in strange:
+            text = json.dumps(changed).encode()
+            line = b"%08x %s\n" % (zlib.crc32(text), text)
+            (folder / "journal.log").write_bytes(b"".join([*written[:number], line, *written[number + 1 :]]))
+            try:
+                StudyFolder(folder).ledger()
+                with opened(StudyFolder(folder)):
+                    pass
+            except JournalError as error:
+                assert f"{folder / 'journal.log'}, line " in str(error), (kind, changed)
+                refused += "another version of sweep wrote it" in str(error)
+            except StudyError as error:
+                assert "study.json" in str(error), (kind, changed)
+    assert refused >= 20
 
 
 def test_a_journal_whose_first_line_is_lost_is_refused(folder: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from tiny_study import asked, events, finish, report, searching, tiny
 
 from sweep.errors import StudyError
+from sweep.orchestration.attempts import Attempts
 from sweep.orchestration.folder import StudyFolder
 from sweep.orchestration.search import Search
 from sweep.study import Budget, Limits, Resources, Study
@@ -135,6 +136,46 @@ def test_limits_of_time_are_told_once_and_end_or_lose_the_attempt(
         search.lost(0, hung[0])
     errors = [(event["end"], event["error"]["class"]) for event in events(tmp_path / "tiny", "ended")]
     assert errors == [("timed_out", "TimeLimit"), ("failed", "Hang")]
+
+
+def test_a_process_that_never_starts_is_over_a_limit_and_waiting_for_a_place_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("sweep.orchestration.attempts.time.monotonic", lambda: now)
+    study = tiny(limits=Limits(epoch_hours=1), budget=Budget(trials=3))
+    with searching(tmp_path, study) as search:
+        assert [asked(search).number for _ in range(3)] == [0, 1, 2]
+        search.attempts.placed(0)
+        search.attempts.placed(1)
+        now = 0.9 * HOUR
+        search.attempts.placed(0)
+        search.started(1, "here", 1)
+        assert search.overdue() == {}
+        now = 1.1 * HOUR
+        stuck = search.overdue()
+        assert list(stuck) == [0] and search.overdue() == {}
+        assert stuck[0]["message"] == "its process did not start in the study's limit of 1 hours (limits.epoch_hours)"
+        search.lost(0, stuck[0], began=False)  # as its process is killed
+        report(search, 1, 1, 0.5)
+        assert asked(search).number == 0
+        search.attempts.placed(0)
+        now = 1.5 * HOUR  # of which it has had less than half
+        assert search.overdue() == {}
+        assert search.ledger.trials[0].losses == []
+
+
+def test_a_trial_can_get_all_of_the_largest_node_that_holds_it(tmp_path: Path) -> None:
+    nodes = [Resources(cpus=64), Resources(cpus=8, gpus=2), Resources(cpus=4, gpus=8), Resources(cpus=2, gpus=1)]
+    for per_trial, node in (
+        (Resources(cpus=2), nodes[0]),
+        (Resources(cpus=2, gpus=0.5), nodes[1]),
+        (Resources(cpus=4, gpus=4), nodes[2]),
+        (Resources(cpus=16, gpus=1), Resources(cpus=16, gpus=1)),  # none holds it: it gets what it needs, once one does
+    ):
+        attempts = Attempts(tiny(per_trial=per_trial))
+        attempts.look_at(nodes)
+        assert attempts.node == node and attempts.place(2**9).fit(node)
 
 
 def test_a_trials_seconds_are_counted_over_its_attempts_and_not_while_it_waits(tmp_path: Path) -> None:

@@ -228,8 +228,10 @@ def test_what_goes_wrong_in_the_search_ends_the_sweep_in_order_and_is_told(tmp_p
 
 
 def test_a_larger_share_is_a_larger_place() -> None:
+    from sweep.orchestration.attempts import Attempts
     from sweep.orchestration.ray_tune import _placement
 
-    place = _placement(Resources(cpus=2, gpus=0.3), Resources(cpus=7, gpus=1))
-    places = [place({"assignment": {"share": share}}).bundles for share in (1, 2, 4)]
+    attempts = Attempts(tiny(per_trial=Resources(cpus=2, gpus=0.3)))
+    attempts.look_at([Resources(cpus=64), Resources(cpus=7, gpus=1), Resources(cpus=1, gpus=8)])
+    places = [_placement({"place": attempts.place(share).model_dump()}).bundles for share in (1, 2, 4)]
     assert places == [[{"CPU": 2, "GPU": 0.3}], [{"CPU": 4, "GPU": 0.6}], [{"CPU": 7, "GPU": 1}]]
