@@ -1,0 +1,93 @@
+"""The side of orchestration.py that is ours: `sweep run`, trials excepted, which say a figure and end.
+
+python benchmarks/orchestration_sweep.py TRIALS FOLDER TRACKING_URI
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sweep.orchestration import ray_tune
+from sweep.orchestration.folder import StudyFolder
+from sweep.orchestration.search import opened
+from sweep.orchestration.worker import Assignment
+from sweep.study import Asha, Budget, Choice, Integer, LogUniform, Maximize, SearchSpace, Study, Uniform
+from sweep.tracking.journal import read
+from sweep.tracking.mlflow import Mirror
+
+METRIC = "validation/pgd_10/adversarial_accuracy"
+
+
+def score(learning_rate: float, epsilon: float) -> float:
+    """Something for the sampler to find."""
+    return 1 / (1 + abs(learning_rate - 0.1) + 10 * abs(epsilon - 0.02))
+
+
+class Idle(ray_tune.TrialActor):  # type: ignore[misc]
+    """A trial without a trial."""
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        self._messages = idle(Assignment(**config["assignment"]))
+
+
+def idle(assignment: Assignment) -> Iterator[dict[str, Any]]:
+    origin = {"trial": assignment.number, "node": "here", "pid": os.getpid()}
+    yield origin | {"log": None}
+    value = score(assignment.config["optimizer"]["learning_rate"], assignment.config["defense"]["epsilon"])
+    yield origin | {"epoch": 1, "metrics": {METRIC: value, "gradient_evaluations": 1.0}}
+    yield origin | {"end": "completed", "final": {METRIC: value}, "validity": None, "error": None}
+
+
+def sweep(trials: int, folder: Path, uri: str) -> dict[str, float]:
+    """`sweep run` of a study whose trials say a figure and end."""
+    ray_tune.TrialActor = Idle
+    study = _study(trials)
+    study_folder = StudyFolder.create(folder, study)
+    mirror = Mirror(study_folder.path, uri, study.name)
+    with opened(study_folder) as search:
+        mirror.start()
+        ray_tune.run(search)
+    began = time.monotonic()
+    unsent = mirror.stop(3600)
+    drained = time.monotonic() - began
+    assert not unsent, mirror.last_error
+    times = {
+        name: [e["time"] for e, _ in read(study_folder.journal) if e["event"] == name] for name in ("asked", "ended")
+    }
+    assert len(times["ended"]) == trials
+    return {"seconds": max(times["ended"]) - min(times["asked"]) + drained, "draining": drained}
+
+
+def _study(trials: int) -> Study:
+    return Study(
+        name="idle",
+        space=SearchSpace(
+            dataset="digits",
+            model={"name": "small_cnn", "width": Integer(4, 32)},
+            threat_model={"name": "linf", "epsilon": 0.03},
+            epochs=1,
+            batch_size=Choice(64, 128, 256),
+            optimizer={
+                "name": "sgd",
+                "learning_rate": LogUniform(1e-3, 0.5),
+                "weight_decay": LogUniform(1e-5, 5e-3),
+                "momentum": Uniform(0.5, 0.95),
+            },
+            defense={"name": "adversarial_training", "epsilon": Uniform(0.01, 0.04), "attack": {"name": "pgd"}},
+        ),
+        search_attack={"name": "pgd", "num_steps": 10},
+        objective=Maximize(METRIC),
+        sampler="tpe",
+        early_stopping=Asha(resource="epochs", grace_period=1, reduction_factor=3),
+        budget=Budget(trials=trials, gradient_evaluations=10**12),
+    )
+
+
+if __name__ == "__main__":
+    print(json.dumps(sweep(int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])))
