@@ -69,6 +69,7 @@ ORDER = [
     "tracking.address",
     "tracking.home",
     "tracking.mlflow",
+    "tracking.attach",
     "tracking.probe",
     "tracking.check",
     "analysis",
