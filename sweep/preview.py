@@ -15,6 +15,7 @@ from sweep.search_space import OneOf
 from sweep.study import Study
 from sweep.validity import IMAGES, asked, cost
 
+_ENOUGH = 100  # validation images, from which on V28 has nothing to say
 _RISEN = 0.9  # of its final value: from here on a radius counts as risen
 
 
@@ -74,6 +75,11 @@ def preview(study: Study) -> Preview:
     splits = _splits(configs[0], doubts)
     sizes = (len(splits.train), len(splits.validation)) if splits else None
     doubts += sorted({text for config in configs if splits for text in config.unanswerable(splits.classes)})
+    if sizes and sizes[1] < _ENOUGH:
+        doubts.append(
+            f"dataset.validation_size: on {sizes[1]} validation images an accuracy's standard error is up to "
+            f"{0.5 / math.sqrt(sizes[1]):.2f}, and chance decides who wins; below 25 every trial will be suspect (V28)"
+        )
     branches = _costliest([_branch(study, config, sizes or (1, 0)) for config in [*configs, *enqueued]])
     rungs = _rungs(study.early_stopping, branches, sizes) if study.early_stopping else []
     doubts += [*_doubts(study, branches, rungs), *(_unequal(study, branches) if sizes else [])]

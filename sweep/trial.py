@@ -30,7 +30,7 @@ from sweep.objective import Rank
 from sweep.resources import choose_device, reset_peak_memory
 from sweep.seeding import layer_randomness
 from sweep.training import EpochResult, Plan, State, train
-from sweep.validity import IMAGES, Subject, Validity, collapse, examine
+from sweep.validity import IMAGES, Known, Subject, Validity, collapse, examine
 
 CHECKPOINT = "checkpoint.pt"
 VERDICTS = "verdicts.safetensors"  # booleans [N] by attack, of the test split's examples in the source's order
@@ -235,10 +235,17 @@ class Trial:
             raise Collapsed(f"catastrophic overfitting in epoch {last.epoch}: {gap}")
 
     def _examine(self, verdicts: Verdicts) -> Validity:
-        some = slice(IMAGES[self.config.validity])
+        config, some = self.config, slice(IMAGES[self.config.validity])
         looked_at = Split(self.validation.images[some], self.validation.labels[some])
-        subject = Subject(self.config, self.network, looked_at, verdicts, self.results, self.selected.epoch)
-        return examine(subject)
+        held_out = [self.validation, *([config.dataset.load_test()] if config.test_attacks else [])]
+        known = Known(self._built_anew, self.plan.train, held_out)
+        return examine(Subject(config, self.network, looked_at, verdicts, self.results, self.selected.epoch, known))
+
+    def _built_anew(self) -> Network:
+        """Another network with the weights of this one."""
+        network = build_network(self.config, self.shape).to(self.device)
+        network.load_state_dict(self.network.state_dict())
+        return network
 
     def _rank(self, result: EpochResult) -> Rank:
         return self.config.objective[0].rank(result.metrics)

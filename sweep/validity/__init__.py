@@ -11,9 +11,9 @@ from sweep.models.network import crafting
 from sweep.seeding import layer_randomness
 from sweep.validity import account, blackbox, learning, networks, preprocessing, strength  # noqa: F401  # register
 from sweep.validity.base import CHECKS, Check, Level, Outcome, Validity, asked
-from sweep.validity.subject import IMAGES, Subject, judge_of
+from sweep.validity.subject import IMAGES, Known, Subject, judge_of
 
-__all__ = ["CHECKS", "IMAGES", "Check", "Level", "Outcome", "Subject", "Validity", "asked", "cost", "examine"]
+__all__ = ["CHECKS", "IMAGES", "Check", "Known", "Level", "Outcome", "Subject", "Validity", "asked", "cost", "examine"]
 
 
 def examine(subject: Subject) -> Validity:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,38 @@ def account(subject: Subject) -> float:
     return len([name for name, value in told.items() if again.get(name) != value])
 
 
+@check(
+    "V28",
+    "enough images",
+    figure="standard error of an accuracy of one half, on as many images as the validation split has",
+    reason="Of many trials the luckiest wins; on few images chance decides more than the networks do.",
+    remedy="Hold out more images (dataset.validation_size): 100 keep it at 0.05, 2,500 at 0.01.",
+    source="the binomial distribution; the thresholds, 100 and 25 images, are ours",
+    investigate=0.05,
+    suspect=0.1,
+)
+def enough(subject: Subject) -> float:
+    return 0.5 / math.sqrt(len(subject.verdicts.labels))
+
+
+@check(
+    "V29",
+    "held-out images held out",
+    figure="of the validation images (or the test images, where they are opened) are training images, pixel by pixel",
+    reason="What a network was trained on says nothing of what it does to other images.",
+    remedy="Part the data anew, with each image (and its copies) in one split only.",
+    source="Carlini et al. 2019, section 3.1; the thresholds are ours",
+    level="full",
+    investigate=0.01,
+    suspect=0.05,
+)
+def held_out(subject: Subject) -> float | None:
+    if subject.known is None:
+        return None
+    seen = set(_digests(subject.known.train))
+    return max(sum(digest in seen for digest in _digests(split)) / len(split) for split in subject.known.held_out)
+
+
 def comparable(config: TrialConfig) -> list[dict[str, Any]]:
     """The published networks on this dataset, judged at this radius or a smaller one: of this model where there are
     any, or else all."""
@@ -104,6 +137,12 @@ def comparable(config: TrialConfig) -> list[dict[str, Any]]:
         and anchor["epsilon"] <= threat_model.epsilon * _SAME_RADIUS
     ]
     return [anchor for anchor in there if config.model.name in anchor["models"]] or there
+
+
+def _digests(split: Split) -> Iterator[bytes]:
+    """Of every image's pixels: 16 bytes in place of thousands."""
+    for image in split.images:
+        yield blake2b(image.cpu().contiguous().numpy().tobytes(), digest_size=16).digest()
 
 
 def _at_least(flags: Tensor) -> float:

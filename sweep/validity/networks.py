@@ -32,9 +32,26 @@ def determinism(subject: Subject) -> float:
     images = subject.images
     passes = [subject.logits(images) for _ in range(_PASSES - 1)]
     passes.append(subject.logits(images.flip(0)).flip(0))  # and among other neighbours
-    unit = [torch.nn.functional.normalize(logits, dim=1) for logits in passes]
-    apart = torch.stack([one - unit[0] for one in unit[1:]]).norm(dim=2)
-    return float(apart.nan_to_num(nan=2.0).amax())
+    with crafting(subject.network, "eval"), torch.enable_grad():  # and as whoever wants a gradient sees it
+        passes.append(subject.network(images.clone().requires_grad_()).detach())
+    return _apart(passes[0], *passes[1:])
+
+
+@check(
+    "V27",
+    "the weights are the network",
+    figure="largest L2 distance of an image's unit-length logits from those of a network built anew with its weights",
+    reason="It remembers what it was shown, or is not what its export is: for others it will answer differently.",
+    remedy="Keep everything that it answers by in its configuration and its weights, and change neither by asking.",
+    source="Carlini et al. 2019, section 3.3; the thresholds are those of V2",
+    investigate=1e-4,
+    suspect=1e-2,
+)
+def weights(subject: Subject) -> float | None:
+    if subject.known is None:
+        return None
+    points = subject.starts("weights")  # which it was not shown before
+    return _apart(subject.logits(points), subject.logits(points, subject.known.anew()))
 
 
 @check(
@@ -114,6 +131,13 @@ def stability(subject: Subject) -> float | None:
     one, other = (margin(logits, subject.split.labels)[subject.clean] for logits in (first, second))
     change = (one - other).abs() / one.abs().clamp_min(1e-12)
     return change.nan_to_num(nan=1.0).clamp(max=1).mean().item()
+
+
+def _apart(first: Tensor, *others: Tensor) -> float:
+    """The largest distance of an image's logits from the first ones, all at unit length; not a number counts as 2."""
+    unit = [torch.nn.functional.normalize(logits, dim=1) for logits in (first, *others)]
+    apart = torch.stack([one - unit[0] for one in unit[1:]]).norm(dim=2)
+    return float(apart.nan_to_num(nan=2.0).amax())
 
 
 def _gradients(subject: Subject) -> list[Tensor]:

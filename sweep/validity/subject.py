@@ -33,6 +33,15 @@ def is_single_step(attack: Attack) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
+class Known:
+    """What only whoever trained a network knows: how to build another with its weights, and all the images of it."""
+
+    anew: Callable[[], Network]
+    train: Split
+    held_out: Sequence[Split]  # all that it is judged on: the validation split, and the test split where it is opened
+
+
+@dataclass(frozen=True, eq=False)
 class Subject:
     """A network as it was judged. `verdicts` are of all of the validation split; `split` is where the checks look."""
 
@@ -42,6 +51,7 @@ class Subject:
     verdicts: Verdicts
     results: Sequence[EpochResult] = ()
     selected_epoch: int = 0
+    known: Known | None = None
     _held: dict[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -90,9 +100,11 @@ class Subject:
         randomness = generator(self.config.seed, "validity", purpose, device=self.split.labels.device)
         return self.config.threat_model.random_start(self.images, self.config.threat_model.epsilon, randomness)
 
-    def logits(self, images: Tensor) -> Tensor:
-        with torch.no_grad(), crafting(self.network, "eval"):
-            return self.network(images)  # type: ignore[no-any-return]
+    def logits(self, images: Tensor, network: Network | None = None) -> Tensor:
+        """Of the judged network, or of another."""
+        network = network or self.network
+        with torch.no_grad(), crafting(network, "eval"):
+            return network(images)  # type: ignore[no-any-return]
 
 
 def share(flags: Tensor) -> float:
