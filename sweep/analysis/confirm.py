@@ -78,6 +78,13 @@ def outcome(folder: StudyFolder) -> list[Confirmed]:
     ]
 
 
+def verdicts(folder: StudyFolder, number: int) -> Verdicts:
+    """Who withstood every attack, [seeds, examples], of a candidate by its number in the search."""
+    confirms = folder.study().confirms
+    assert confirms is not None
+    return _Candidate(folder, confirms, folder.ledger(), confirms.trials.index(number)).verdicts()
+
+
 def verdict(found: Sequence[Confirmed]) -> list[str]:
     """What may be said, in words."""
     if not found:

@@ -9,7 +9,7 @@ from types import TracebackType
 
 import typer
 
-from sweep.cli import confirm, export, inspect, report, run, tracking, transfer, trial
+from sweep.cli import components, confirm, export, inspect, new, report, run, studies, tracking, transfer, trial
 from sweep.errors import SweepError
 from sweep.tracking.address import redacted
 
@@ -21,10 +21,12 @@ app = typer.Typer(
     help="Find the defense, and the hyperparameters, that make an image classifier robust to adversarial attack.",
 )
 for command in (
+    new.new,
     inspect.check,
     run.run,
     run.resume,
     run.extend,
+    studies.compare,
     inspect.status,
     confirm.confirm,
     report.report,
@@ -33,9 +35,10 @@ for command in (
     transfer.transfer,
     tracking.ui,
     tracking.sync,
-    inspect.components,
+    components.components,
 ):
     app.command()(command)
+app.command("list")(studies.list_studies)
 
 
 @app.callback()

@@ -1,4 +1,4 @@
-"""Commands that look and change nothing: check, status, components."""
+"""Commands that look and change nothing: check, status."""
 
 from __future__ import annotations
 
@@ -41,34 +41,24 @@ def status(
     as_json: AsJson = False,
     include_suspect: IncludeSuspect = False,
 ) -> None:
-    """Show where a study stands, also while it runs.
+    """Show where a study stands, also while it runs: nothing is locked.
 
     Example: sweep status digits
     """
     from sweep.analysis.results import trial_rows
+    from sweep.analysis.standing import standing
     from sweep.cli import tables
     from sweep.cli.verdict import show_confirmation, show_openings
     from sweep.orchestration.folder import StudyFolder
 
     folder = StudyFolder.find(studies, study)
-    ledger = folder.ledger()
+    found = standing(folder)
     if as_json:
-        typer.echo(json.dumps(trial_rows(ledger), indent=2))
-    elif folder.searched():
+        typer.echo(json.dumps({"study": found.row(), "trials": trial_rows(found.ledger)}, indent=2))
+        return
+    tables.show_standing(found)
+    if found.study.confirms:
         show_confirmation(folder)
     else:
-        tables.show_results(folder.study(), ledger, include_suspect=include_suspect)
+        tables.show_results(found.study, found.ledger, include_suspect=include_suspect)
         show_openings(folder)
-
-
-def components(
-    kind: Annotated[str | None, typer.Argument(help="Only this kind, such as defense or attack.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """List everything that a study may name: parameters, defaults, units and sources.
-
-    Example: sweep components alpha_rule
-    """
-    from sweep.cli import tables
-
-    tables.show_components(kind, as_json)

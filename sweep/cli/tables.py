@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-import typer
-from pydantic_core import PydanticUndefined
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -18,13 +15,13 @@ from rich.table import Table
 from sweep.analysis.export import choose
 from sweep.analysis.findings import explained, failures, suspects
 from sweep.analysis.results import best_by_defense
+from sweep.analysis.standing import Standing
 from sweep.configuration import TrialConfig
-from sweep.errors import StudyError, unknown
+from sweep.errors import StudyError
 from sweep.exported import Transferred
 from sweep.orchestration.folder import StudyFolder
 from sweep.orchestration.turns import accounts
 from sweep.preview import describe_cost, describe_space, preview
-from sweep.registry import KINDS
 from sweep.study import Study
 from sweep.tracking.ledger import Ledger, TrialRecord, readable
 from sweep.training import EpochResult
@@ -96,6 +93,22 @@ def _show_rungs(study: Study, rungs: list[Any]) -> None:
     console.print(table)
 
 
+def show_standing(found: Standing) -> None:
+    """Who runs it, how far it is, and which trials run."""
+    study, ledger = found.study, found.ledger
+    state = f"running ({found.runner})" if found.runner else found.state
+    spent = f"{describe_cost(ledger.gradient_evaluations)} gradient evaluations, {ledger.hours:.2f} hours"
+    console.print(f"{found.folder.path}: {state}; {len(ledger.trials)} of {study.budget.trials} trials, {spent}")
+    metric = study.objective[0].metric
+    for trial in ledger.in_flight if found.runner else ():
+        value = trial.reports.get(trial.epoch, {}).get(metric)
+        figure = f"  {metric} {value:.4f}" if value is not None else ""
+        console.print(f"  trial {trial.number} {trial.defense}  epoch {trial.epoch}/{trial.config['epochs']}{figure}")
+    if found.best and found.best.best:
+        value = found.best.best["metrics"][metric]
+        console.print(f"best: trial {found.best.number} ({found.best.defense}), {metric} {value:.4f}, {found.label}")
+
+
 def show_results(study: Study, ledger: Ledger, *, include_suspect: bool = False) -> None:
     """Each defense's best completed trial, on the validation split; suspect ones only where asked for."""
     goal = study.objective[0]
@@ -117,12 +130,15 @@ def show_results(study: Study, ledger: Ledger, *, include_suspect: bool = False)
     show_ends(ledger)
 
 
-def figures_table(title: str, names: Sequence[str]) -> Table:
-    """A table whose figures, and the names above them, are never cut: a figure that is cut is another figure."""
+def figures_table(title: str, names: Sequence[str], words: Collection[str] = ("defense",)) -> Table:
+    """A table whose figures, and the names above them, are never cut: a figure that is cut is another figure.
+
+    `words` are the columns that hold none.
+    """
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for name in names:
-        words = " " in name or name == "defense"  # where lines may break
-        table.add_column(name, justify="left" if name == "defense" else "right", overflow="fold", no_wrap=not words)
+        breaks = " " in name or name in words  # where lines may break
+        table.add_column(name, justify="left" if name in words else "right", overflow="fold", no_wrap=not breaks)
     return table
 
 
@@ -210,37 +226,6 @@ def show_unsent(study: str, options: dict[str, str], unsent: int, last_error: st
 
 def _say(text: str) -> None:
     console.print(text, markup=False, soft_wrap=True)
-
-
-def show_components(kind: str | None, as_json: bool) -> None:
-    """The registry."""
-    import sweep.study  # noqa: F401  # registers every component
-
-    if kind is not None and kind not in KINDS:
-        raise StudyError(unknown("kind of component", kind, KINDS))
-    chosen = {name: KINDS[name] for name in ([kind] if kind else sorted(KINDS))}
-    if as_json:
-        schemas = {k: {n: c.model_json_schema() for n, c in sorted(known.items())} for k, known in chosen.items()}
-        typer.echo(json.dumps(schemas, indent=2))
-        return
-    for name, known in chosen.items():
-        console.print(f"[bold underline]{name}[/]")
-        for component_name, component in sorted(known.items()):
-            first = (component.__doc__ or "").strip().split("\n\n")[0]
-            console.print(f"\n  [bold]{component_name}[/]  {' '.join(first.split())}", markup=True)
-            table = Table(box=None, padding=(0, 2), show_header=False)
-            for field, info in component.model_fields.items():
-                table.add_row("   ", f"[cyan]{field}[/]", _default(info), info.description or "")
-            if component.model_fields:
-                console.print(table)
-        console.print()
-
-
-def _default(info: Any) -> str:
-    if info.default is PydanticUndefined:
-        return "required"
-    value = info.default
-    return str(getattr(value, "name", value)) if not isinstance(value, tuple) else ", ".join(map(str, value))
 
 
 def show_epoch(config: TrialConfig, result: EpochResult) -> None:

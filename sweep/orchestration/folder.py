@@ -23,7 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TextIO
@@ -147,6 +147,14 @@ class StudyFolder:
         confirms = self.study().confirms
         return self.path.parent / confirms.study if confirms else None
 
+    def runner(self) -> str | None:
+        """The process that runs a sweep here, as far as its lock's file tells; None where it is gone. Takes no lock."""
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            owner = json.loads((self.path / "lock").read_text())
+            if owner["host"] != socket.gethostname() or _lives(owner["pid"]):
+                return f"process {owner['pid']} on {owner['host']}"
+        return None
+
     def ledger(self) -> Ledger:
         """What the journal says, summed up; empty where nothing was run yet."""
         ledger = Ledger()
@@ -212,6 +220,16 @@ def _commit() -> str | None:
         return subprocess.run(git, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def _owner(file: TextIO) -> str:

@@ -59,14 +59,18 @@ def _refuse_incomparable(study: Study, other: Study) -> None:
         raise StudyError(
             f"the sampler '{study.sampler}' learns from no trial of another study; warm starts are for {known}"
         )
-    ours, theirs = study.to_json(), other.to_json()
-    differing = [name for name in SAME if ours[name] != theirs[name]]
-    differing += [name for name in ("threat_model", "dataset") if _fixed(study, name) != _fixed(other, name)]
-    if differing:
+    if parts := differing(study, other):
         raise StudyError(
-            f"'{other.name}' cannot teach '{study.name}': they differ in {', '.join(differing)}, so that the one's "
+            f"'{other.name}' cannot teach '{study.name}': they differ in {', '.join(parts)}, so that the one's "
             "figures mean nothing for the other"
         )
+
+
+def differing(study: Study, other: Study) -> list[str]:
+    """In what two studies judge differently, by name; none where their figures may stand side by side."""
+    ours, theirs = study.to_json(), other.to_json()
+    parts = [name for name in SAME if ours[name] != theirs[name]]
+    return parts + [name for name in ("threat_model", "dataset") if _fixed(study, name) != _fixed(other, name)]
 
 
 def _fixed(study: Study, name: str) -> Any:
