@@ -3,7 +3,8 @@
     python benchmarks/racing.py
 
 Trains eight small CNNs on the digits, adversarially, that differ in radius, learning rate and seed; then does both on
-the same validation images with the same random numbers. Exits with 1 where the winner or its verdicts differ.
+the same validation images with the same random numbers. Exits with 1 where the winner or its verdicts differ, or where
+the race took more than a third of the passes.
 
 Passes are counted per image, forward ones (looks, queries) and backward ones; seconds are CPU seconds of one thread.
 """
@@ -28,6 +29,7 @@ from sweep.threat_models.linf import Linf
 from sweep.trial import Trial
 
 JUDGED_AT = Linf(epsilon=0.1)
+CLAIMED = 1 / 3  # of the passes, at most
 
 
 def trained(place: int, epochs: int) -> tuple[Network, Split]:
@@ -93,11 +95,11 @@ def main() -> int:
     for name, (before, after) in {"race": (start, between), "in full": (between, end)}.items():
         seconds, forward, backward = (b - a for a, b in zip(before, after, strict=True))
         print(f"| {name} | {seconds:.1f} | {forward:,} | {backward:,} |")
-    total = sum(between[1:]) - sum(start[1:])
-    print(f"the race took {total / (sum(end[1:]) - sum(between[1:])):.2f} of the passes")
+    share = (sum(between[1:]) - sum(start[1:])) / (sum(end[1:]) - sum(between[1:]))
+    print(f"the race took {share:.2f} of the passes")
     same = winner == best and racing[winner].standing.equal(everyone[best])
     print(f"winner {winner}, in full {best}; verdicts {'the same' if same else 'DIFFER'}")
-    return 0 if same else 1
+    return 0 if same and share <= CLAIMED else 1
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ class Contender:
     """One network in a race: what still stands [N] of a split, and whether it has been attacked in full.
 
     An attack's verdict on an example depends on no other example (its draws are made for the whole batch, needed or
-    not), so it is made on some of them at a time. Only their pixels are held: those of one batch, for one turn.
+    not), so it is made on some of them at a time. Between turns it holds no pixels but the split's own bytes.
     """
 
     def __init__(
@@ -64,12 +64,14 @@ class Contender:
         least, sees every example; the others then see the most nearly broken ones before they see the rest."""
         (first, *others), left = list(self._parts(attacks)), self.standing.clone()
         for start in range(0, len(self.split), self.batch):
-            yield from self._turn(first, start, left)
+            if attacked := self._attack(first, start, left):
+                yield attacked
         for share in SHARES:
             for start in range(0, len(self.split), self.batch):
                 chosen = self._nearest(start, left & self.standing, share)
                 for part in others:
-                    yield from self._turn(part, start, chosen)
+                    if attacked := self._attack(part, start, chosen):
+                        yield attacked
                 left &= ~chosen
 
     def _parts(self, attacks: Sequence[Attack]) -> Iterator[tuple[Attack, int]]:
@@ -77,13 +79,13 @@ class Contender:
         for attack in attacks:
             yield from ((attack, place) for place, _ in enumerate(attack.streams(self._adversary(attack, 0))))
 
-    def _turn(self, part: tuple[Attack, int], start: int, chosen: Tensor) -> Iterator[int]:
-        """Attack those chosen of the batch at `start` that still stand; no turn where there are none."""
+    def _attack(self, part: tuple[Attack, int], start: int, chosen: Tensor) -> int:
+        """Attack those chosen of the batch at `start` that still stand; says how many these are."""
         attack, place = part
         rows = start + self.clean[start : start + self.batch].nonzero().squeeze(1)  # the batch as it is evaluated
         active = (chosen & self.standing)[rows]
         if not active.any():
-            return
+            return 0
         images, labels = self.split.pixels(rows), self.split.labels[rows]
         # An attack leaves alone what is misclassified as it stands, as the others are for another class than theirs.
         goals = torch.where(active, labels, (labels + 1) % self._classes)
@@ -93,7 +95,7 @@ class Contender:
         rows = rows[active]
         self.standing[rows] = ~broken
         self._margins[rows] = torch.maximum(self._margins[rows], reached.nan_to_num(torch.inf))
-        yield len(rows)
+        return len(rows)
 
     def _nearest(self, start: int, left: Tensor, share: int) -> Tensor:
         """[N] booleans: of the batch's examples that are left, one in `share`, those nearest to being broken."""
