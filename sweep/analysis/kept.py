@@ -28,6 +28,12 @@ class Trained:
     defense: str
     config: dict[str, Any]
     folder: Path
+    is_suspect: bool
+
+    @property
+    def label(self) -> str:
+        """What a figure calls it, and the other trainings of its configuration."""
+        return f"{self.defense} ({self.trial}{', suspect' if self.is_suspect else ''})"
 
     @property
     def weights(self) -> Path:
@@ -48,7 +54,7 @@ def trained_radius(config: dict[str, Any]) -> float | None:
 
 def of_search(folder: StudyFolder, trials: Iterable[TrialRecord]) -> list[Trained]:
     """The networks of these trials of the search."""
-    return [Trained(trial.number, trial.defense, trial.config, folder.trial(trial.number)) for trial in trials]
+    return [_trained(folder, trial, trial.number) for trial in trials]
 
 
 def contenders(folder: StudyFolder, study: Study, ledger: Ledger, confirming: StudyFolder | None) -> list[Trained]:
@@ -59,8 +65,8 @@ def contenders(folder: StudyFolder, study: Study, ledger: Ledger, confirming: St
     found: dict[int, list[Trained]] = {number: [] for number in confirms.trials}
     for training in confirming.ledger():
         number = confirms.trials[training.number % len(confirms.trials)]
-        if training.end == "completed" and not training.is_suspect and len(found[number]) < _SEEDS:
-            found[number].append(Trained(number, training.defense, training.config, confirming.trial(training.number)))
+        if training.end == "completed" and len(found[number]) < _SEEDS:
+            found[number].append(_trained(confirming, training, number))
     return [training for trainings in found.values() for training in trainings]
 
 
@@ -76,6 +82,10 @@ def across_radii(ledger: Ledger) -> list[TrialRecord]:
         for _, trials in sorted(by_defense.items())
         for trial in _spread(sorted(trials, key=lambda trial: trained_radius(trial.config) or 0))
     ]
+
+
+def _trained(folder: StudyFolder, trial: TrialRecord, number: int) -> Trained:
+    return Trained(number, trial.defense, trial.config, folder.trial(trial.number), trial.is_suspect)
 
 
 def _spread(trials: Sequence[TrialRecord]) -> list[TrialRecord]:

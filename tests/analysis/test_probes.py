@@ -127,7 +127,7 @@ def test_reliability_is_counted_by_hand(folder: StudyFolder) -> None:
 def test_pictures_show_what_was_withstood_and_what_was_not(folder: StudyFolder) -> None:
     found = looked_at(folder)[0]
     shown = examples.exhibits({probe.trained.trial: [probe] for probe in found})
-    assert [exhibit.defense for exhibit in shown] == ["standard", "adversarial_training"]
+    assert [exhibit.name for exhibit in shown] == ["standard (0)", "adversarial_training (1)"]
     assert all(len(exhibit.strips) == examples.SHOWN for exhibit in shown)
     strip = shown[0].strips[0]
     assert all(picture.startswith("data:image/png;base64,") for picture in strip.pictures)

@@ -37,7 +37,7 @@ def _reliability(ledger: Ledger, contenders: Mapping[int, Sequence[Probe]], unde
         name="as sure as right",
         hoverinfo="skip",
     )
-    for number, probes in contenders.items():
+    for probes in contenders.values():
         defense = probes[0].trained.defense
         if defense in drawn:
             continue  # one of each: the next of the same colour says little more
@@ -47,7 +47,7 @@ def _reliability(ledger: Ledger, contenders: Mapping[int, Sequence[Probe]], unde
             x=sure,
             y=right,
             mode="lines+markers",
-            name=f"{defense} ({number})",
+            name=probes[0].trained.label,
             line={"color": palette[defense]},
             marker={"size": [5 + 12 * (count / sum(counts)) ** 0.5 for count in counts]},
             customdata=counts,

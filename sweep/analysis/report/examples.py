@@ -35,8 +35,7 @@ class Strip:
 class Exhibit:
     """One network and its strips."""
 
-    trial: int
-    defense: str
+    name: str
     attack: str
     strips: list[Strip]
 
@@ -50,8 +49,8 @@ def exhibits(contenders: Mapping[int, Sequence[Probe]]) -> list[Exhibit]:
         return []
     shown = _telling(next(iter(by_defense.values())))
     return [
-        Exhibit(probe.trained.trial, defense, probe.attack, [_strip(probe, place) for place in shown])
-        for defense, probe in by_defense.items()
+        Exhibit(probe.trained.label, probe.attack, [_strip(probe, place) for place in shown])
+        for probe in by_defense.values()
     ]
 
 

@@ -89,6 +89,7 @@ def _rendered(
         counts=", ".join(f"{count} {end}" for end, count in ledger.counts().most_common()),
         ledger=ledger,
         by_defense=tables.by_defense(study, ledger),
+        found=found,
         confirmed=tables.confirmed(found),
         front=words.front(study, ledger),
         checked=sum(trial.validity is not None for trial in ledger),

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from sweep.analysis.report import theme
 from sweep.analysis.report.accuracy import kind, value
-from sweep.domains import Domain, LogUniform
+from sweep.domains import Choice, Domain, Integer, LogUniform
 from sweep.study import Study
 from sweep.tracking.ledger import Ledger, TrialRecord
 
@@ -81,7 +81,7 @@ def _slice(study: Study, ledger: Ledger, name: str, trials: Sequence[TrialRecord
     known = sorted({trial.params[name] for trial in trials}, key=str)
     if isinstance(domain, LogUniform):
         figure.update_xaxes(type="log", dtick=1, tickformat="~g")
-    elif len(known) <= _TICKS and all(_is_number(found) for found in known):
+    elif isinstance(domain, Choice | Integer) and len(known) <= _TICKS and all(_is_number(found) for found in known):
         figure.update_xaxes(tickvals=known)
     return figure
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
@@ -12,13 +13,15 @@ from sweep.analysis.report import theme
 from sweep.analysis.statistics import binomial
 from sweep.tracking.ledger import Ledger
 
+_DASHES = ("solid", "dash", "dot")  # of configurations of one defense, which have one colour
+
 
 def security_curves(ledger: Ledger, contenders: Mapping[int, Sequence[Probe]], judged: float) -> go.Figure | None:
     """Accuracy against the attacker's radius, for each configuration the mean over its networks; bands: 95 % intervals
     of the images."""
     if not contenders:
         return None
-    palette, drawn = theme.colours(ledger), set()
+    palette, drawn = theme.colours(ledger), Counter[str]()
     figure = theme.empty("radius of the attacker's ball, in [0, 1] pixels", "accuracy", height=480)
     for number, probes in contenders.items():
         defense, radii = probes[0].trained.defense, probes[0].radii
@@ -38,13 +41,13 @@ def security_curves(ledger: Ledger, contenders: Mapping[int, Sequence[Probe]], j
             x=radii,
             y=means,
             mode="lines+markers",
-            name=f"{defense} ({number})",
+            name=probes[0].trained.label,
             legendgroup=str(number),
-            line={"color": palette[defense], "dash": "dash" if defense in drawn else "solid"},
+            line={"color": palette[defense], "dash": _DASHES[drawn[defense] % len(_DASHES)]},
             customdata=bounds,
             hovertemplate="radius %{x:.4g}: %{y:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}]",
         )
-        drawn.add(defense)
+        drawn[defense] += 1
     figure.add_vline(x=judged, line={"color": theme.GREY, "dash": "dot"}, annotation_text="judged here")
     figure.update_yaxes(range=[-0.02, 1.02])
     return figure

@@ -119,9 +119,11 @@ def _row(trial: TrialRecord, metrics: dict[str, str]) -> list[str]:
 
 def _confirmed_row(one: Confirmed, first: Confirmed, labels: list[str]) -> list[str]:
     clean, worst = one.test["test/clean_accuracy"], one.worst_case.mean
-    gap = one.comparison.difference if one.comparison else None
+    is_believed = not one.suspect and not first.suspect  # else neither is better nor worse
+    comparison = one.comparison if is_believed else None
+    gap = comparison.difference if comparison else None
     return [
-        one.defense + (" (baseline)" if one.is_baseline else ""),
+        one.defense + (" (baseline)" if one.is_baseline else "") + (" (suspect)" if one.suspect else ""),
         str(one.number),
         number(one.searched),
         number(one.validation),
@@ -132,7 +134,7 @@ def _confirmed_row(one: Confirmed, first: Confirmed, labels: list[str]) -> list[
         f"{one.shrinkage:+.3f}",
         "" if gap is None else _signed(-gap.mean, -gap.high, -gap.low),
         "" if gap is None else f"{effect_size(worst, first.worst_case.mean):+.2f}",
-        number(one.comparison.p_holm, 4) if one.comparison else "",
+        number(comparison.p_holm, 4) if comparison else "",
     ]
 
 

@@ -96,7 +96,7 @@ def again(folder: StudyFolder, study: Study, ledger: Ledger) -> list[tuple[str, 
     if not ledger.confirmations:
         commands += [(f"sweep confirm {name}", "the best few with fresh seeds on the test split: what may be claimed")]
     else:
-        commands += [(f"sweep status {ledger.confirmations[-1]['name']}", "what the confirmation found")]
+        commands += [(f"sweep export {name} --confirmed --to confirmed/", "what the confirmation found best")]
     return [*commands, (f"sweep report {name}", "this page")]
 
 
