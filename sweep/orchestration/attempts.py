@@ -18,6 +18,7 @@ from sweep.study import Study
 from sweep.tracking.ledger import Ledger, TrialRecord
 
 Memory = Literal["gpu", "host"]
+LEAST_START = 600.0  # seconds that a process may take to start, whatever the limits: imports may come over a network
 FALSE_STARTS = 3  # workers that could not start, one after another with none running, before the sweep gives up
 
 
@@ -84,8 +85,8 @@ class Attempts:
         limits, now = self.study.limits, time.monotonic()
         hours, name = min(((hours, name) for name, hours in limits if hours is not None), default=(math.inf, ""))
         for number, since in list(self._starting.items()):
-            if now - since > 3600 * hours:
-                limit = f"its process did not start in the study's limit of {hours:g} hours (limits.{name})"
+            if now - since > max(3600 * hours, LEAST_START):
+                limit = f"its process did not start in {hours:g} hours (limits.{name}) and {LEAST_START:g} seconds"
                 self.over(number)
                 yield ledger.trials[number], "lost", {"class": "Hang", "message": limit}
         for number, heard in list(self._heard.items()):

@@ -144,6 +144,10 @@ class Runs:
         Should MLflow itself be away, then the next request fails as well, and the whole event is sent again.
         """
         if self._study_file.exists():
+            place = Path(self._client.get_experiment(self._experiment).artifact_location.removeprefix("file://"))
+            if place.is_absolute() and not place.parent.exists():
+                where = f"its place, {place}, is not here (any more)"
+                raise _RefusedError(f"{self._study_file.name} was not copied: {where}")
             try:
                 self._client.log_artifact(run, str(self._study_file))
             except Exception as error:

@@ -3,6 +3,7 @@ the very end is an orderly end as well."""
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -12,6 +13,12 @@ from pathlib import Path
 
 import pytest
 from test_commands import TINY, sweep
+
+from sweep.cli.files import load_study
+from sweep.cli.progress import Progress
+from sweep.orchestration import in_process
+from sweep.orchestration.folder import StudyFolder
+from sweep.orchestration.search import opened
 
 
 @pytest.mark.slow
@@ -38,15 +45,24 @@ def test_a_running_study_is_refused_to_others_and_a_killed_ones_is_taken_over(tm
     assert journal.read_bytes().count(b'{"event":"asked"') == 1
 
 
-@pytest.mark.slow
+class Full(io.StringIO):
+    """A file on a disk that takes nothing more."""
+
+    def write(self, text: str) -> int:
+        with Path("/dev/full").open("wb", buffering=0) as full:
+            return full.write(text.encode())
+
+
 def test_a_sweep_whose_output_nobody_takes_goes_on(tmp_path: Path) -> None:
     """Its terminal is gone, or the disk of its log is full: that says nothing about the sweep."""
     (tmp_path / "tiny.py").write_text(TINY.replace("trials=3", "trials=1"))
-    command = [sys.executable, "-c", "from sweep.cli import main; main()", "run", "tiny.py", "--in-process"]
-    with Path("/dev/full").open("w") as full:
-        subprocess.run(command, cwd=tmp_path, stdout=full, stderr=full, timeout=200, check=False)
-    study = tmp_path / "studies" / "tiny"
-    assert b'"end":"completed"' in (study / "journal.log").read_bytes() and (study / "results.parquet").exists()
+    study = load_study(tmp_path / "tiny.py")
+    folder = StudyFolder.create(tmp_path, study)
+    with Progress(study) as progress, opened(folder, progress.hear, progress.say) as search:
+        progress.console.file = Full()
+        progress.follow(search)
+        in_process.run(search)
+    assert folder.ledger().counts() == {"completed": 1}
 
 
 @pytest.mark.slow

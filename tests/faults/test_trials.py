@@ -17,7 +17,11 @@ from typing import Any
 import pytest
 
 from sweep.checkpoint import write_json
+from sweep.cli.files import load_study
+from sweep.orchestration import attempts, ray_tune
 from sweep.orchestration.folder import StudyFolder
+from sweep.orchestration.search import opened
+from sweep.study import Resources
 from sweep.tracking import journal
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(590)]
@@ -50,6 +54,18 @@ STUDY = Study(
     limits=Limits({limits}),
 )
 '''
+HOOK = """
+import importlib.abc, os, sys, time
+
+
+class Stuck(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        while name == "sweep.orchestration.ray_tune" and "default_worker" in sys.argv[0] and os.path.exists({flag!r}):
+            time.sleep(0.1)
+
+
+sys.meta_path.insert(0, Stuck())
+"""
 Told = list[dict[str, Any]]
 
 
@@ -164,7 +180,9 @@ def test_a_hang_a_killed_worker_a_killed_driver_and_a_time_limit(tmp_path: Path,
     assert ends[0]["time"] - of(0, tmp_path, "started")[-1]["time"] < 25
 
 
-def test_a_node_that_is_lost(tmp_path: Path, ray_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_that_is_lost_and_was_the_only_one_for_a_larger_trial(
+    tmp_path: Path, ray_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # which keeps both nodes on loopback
     for name, value in (("period_ms", 1000), ("timeout_ms", 4000), ("failure_threshold", 4)):
         monkeypatch.setenv(f"RAY_health_check_{name}", str(value))  # a lost node is noticed in 4 seconds, not in 15
@@ -172,21 +190,51 @@ def test_a_node_that_is_lost(tmp_path: Path, ray_folder: Path, monkeypatch: pyte
 
     study = STUDY.format(title="a lost node", epochs="200", enqueue=(), trials=2, limits="")
     (tmp_path / "tiny.py").write_text(study)
+    with opened(StudyFolder.create(tmp_path / "studies", load_study(tmp_path / "tiny.py"))) as search:
+        search.attempts.node = Resources(cpus=2)
+        assert search.ask() is not None
+        search.started(0, "here", 1)
+        search.lost(0, {"class": "OutOfMemoryError", "message": "no more"}, memory="host")  # it is to get two CPUs
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
-        node = cluster.add_node(num_cpus=1)
-        driver = sweep(tmp_path, "run", "tiny.py", "--address", cluster.address)
+        node = cluster.add_node(num_cpus=2)
+        driver = sweep(tmp_path, "resume", "tiny", "--address", cluster.address)
         wait_until(lambda: of(0, tmp_path, "reported") and of(1, tmp_path, "reported"), driver)
         raylet = node.all_processes["raylet"][0].process.pid
         children = Path(f"/proc/{raylet}/task/{raylet}/children").read_text().split()
-        victims = [trial for trial in (0, 1) if str(of(trial, tmp_path, "started")[0]["pid"]) in children]
-        assert len(victims) == 1
+        assert str(of(0, tmp_path, "started")[-1]["pid"]) in children
         os.kill(raylet, signal.SIGKILL)
         printed = ends_well(driver)
     finally:
         cluster.shutdown()
     check_that_nothing_is_doubled(tmp_path, 2)
     assert [event["end"] for event in told(tmp_path, "ended")] == ["completed"] * 2
-    (lost,) = told(tmp_path, "lost")
-    assert lost["trial"] == victims[0] and lost["error"]["class"] == "NodeDied", lost
+    _, lost = told(tmp_path, "lost")
+    assert lost["trial"] == 0 and lost["error"]["class"] == "NodeDied" and lost["share"] == 2, lost
     assert "NodeDied: its node was lost" in printed
+
+
+def test_a_process_that_hangs_before_its_first_word(
+    tmp_path: Path, ray_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's workers hang in an import, as on a file system that does not answer, while a file is there."""
+    flag = tmp_path / "stuck"
+    flag.touch()
+    (tmp_path / "sitecustomize.py").write_text(HOOK.format(flag=str(flag)))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setattr(attempts, "LEAST_START", 0.0)
+    study = STUDY.format(title="a stuck start", epochs="2", enqueue=(), trials=2, limits="epoch_hours=8 / 3600")
+    (tmp_path / "tiny.py").write_text(study)
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        monkeypatch.setattr(attempts, "LEAST_START", 300.0)
+        flag.unlink(missing_ok=True)
+
+    with opened(StudyFolder.create(tmp_path / "studies", load_study(tmp_path / "tiny.py")), say=say) as search:
+        ray_tune.run(search)
+    assert 1 <= len(said) <= 2 and "its process did not start in 0.00222222 hours (limits.epoch_hours)" in said[0]
+    assert [event["end"] for event in told(tmp_path, "ended")] == ["completed"] * 2 and told(tmp_path, "lost") == []
+    check_that_nothing_is_doubled(tmp_path, 2)
+    wait_until(lambda: family() == [])

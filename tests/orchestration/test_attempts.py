@@ -155,7 +155,7 @@ def test_a_process_that_never_starts_is_over_a_limit_and_waiting_for_a_place_is_
         now = 1.1 * HOUR
         stuck = search.overdue()
         assert list(stuck) == [0] and search.overdue() == {}
-        assert stuck[0]["message"] == "its process did not start in the study's limit of 1 hours (limits.epoch_hours)"
+        assert stuck[0]["message"] == "its process did not start in 1 hours (limits.epoch_hours) and 600 seconds"
         search.lost(0, stuck[0], began=False)  # as its process is killed
         report(search, 1, 1, 0.5)
         assert asked(search).number == 0

@@ -122,7 +122,7 @@ def test_a_process_that_does_not_start_is_killed_and_a_trial_without_a_place_wai
         dog.look(tune)
         assert killed == ["process of a"]
         (sentence,) = said
-        assert sentence.startswith("trial    0  its process did not start in the study's limit of 1 hours")
+        assert sentence.startswith("trial    0  its process did not start in 1 hours")
 
 
 def test_where_rays_folder_has_no_room_the_sweep_halts_and_no_trial_is_blamed(

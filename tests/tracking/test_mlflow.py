@@ -244,6 +244,20 @@ def test_a_confirmation_lies_within_the_search(folder: Path, tmp_path: Path) -> 
     assert [run.data.tags["sweep.trial"] for run in children] == ["0"]
 
 
+def test_a_study_that_was_moved_leaves_nothing_where_it_was(folder: Path) -> None:
+    sweep = Sweep(folder)
+    sweep.session()
+    assert Mirror(folder, local_uri(folder), "digits").sync() == 1
+    moved = folder.rename(folder.parent / "moved")
+    sweep.session(2)
+    sweep.whole(0)
+    mirror = Mirror(moved, local_uri(moved), "digits")
+    assert mirror.sync() == 7 and not folder.exists()
+    assert f"study.json was not copied: its place, {folder / 'mlartifacts'}, is not here" in str(mirror.last_refusal)
+    shown = Shown(local_uri(moved))
+    assert (len(shown.parents), list(shown.children)) == (1, [0])
+
+
 @pytest.mark.parametrize("left", ["nothing", "an empty journal"])
 def test_a_confirmation_that_was_copied_without_the_search_stands_alone(folder: Path, left: str) -> None:
     under = folder.parent / "elsewhere"
