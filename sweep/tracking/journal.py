@@ -67,7 +67,10 @@ class Journal:
         self._descriptor = -1
 
     def _write(self, line: bytes) -> None:
-        if (size := os.fstat(self._descriptor).st_size) != self._end:
+        status = os.fstat(self._descriptor)
+        if not status.st_nlink:
+            raise JournalError(f"{self.path}: was deleted while this process wrote to it; restore it from a copy")
+        if (size := status.st_size) != self._end:
             reason = (
                 "another process writes to it, or a failed write could not be undone: stop the other one and resume"
             )

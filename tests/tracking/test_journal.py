@@ -168,6 +168,14 @@ def test_reading_what_is_not_there_is_refused(tmp_path: Path) -> None:
         Journal(tmp_path / "absent" / "journal.log")
 
 
+def test_a_journal_that_is_deleted_while_it_is_written_is_noticed(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.log")
+    journal.append("session")
+    (tmp_path / "journal.log").unlink()
+    with pytest.raises(JournalError, match="was deleted while this process wrote to it"):
+        journal.append("asked")
+
+
 def test_a_second_writer_is_noticed(tmp_path: Path) -> None:
     first, second = Journal(tmp_path / "journal.log"), Journal(tmp_path / "journal.log")
     event = first.append("session")
