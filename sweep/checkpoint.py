@@ -150,8 +150,14 @@ def _opened(path: Path) -> Iterator[Any]:
 
 def discard(path: Path) -> None:
     """Delete a file that `write_atomically` wrote, and what writers that were killed left beside it."""
-    for found in (path, *path.parent.glob(f"{_temporary(path)}*")):
-        found.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+    tidy(path)
+
+
+def tidy(path: Path) -> None:
+    """Delete what writers of the file that were killed left beside it. Nobody may be writing it now."""
+    for left in path.parent.glob(f"{_temporary(path)}*"):
+        left.unlink(missing_ok=True)
 
 
 def set_aside(path: Path) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sweep.checkpoint import write_atomically
+from sweep.checkpoint import tidy, write_atomically
 from sweep.objective import Goal
 from sweep.tracking.ledger import Ledger, TrialRecord
 
@@ -33,6 +33,7 @@ def write(ledger: Ledger, folder: Path) -> list[Path]:
     written = []
     for name, table in (("results.parquet", trial_rows(ledger)), ("epochs.parquet", rows(ledger))):
         path = folder / name
+        tidy(path)
         write_atomically(path, lambda temporary, table=table: pq.write_table(_table(table), temporary))  # type: ignore[misc]
         written.append(path)
     return written

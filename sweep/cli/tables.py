@@ -203,7 +203,7 @@ def show_where_to_look(
     else:
         _say(_taken_away(folder, here))
     _say(f"look at every trial      {look or f'sweep ui {name}{here}'}")
-    _say(f"tables                   {', '.join(map(str, written))}")
+    _say(f"tables                   {', '.join(map(str, written)) or 'not written: `sweep resume` does so'}")
 
 
 def _taken_away(folder: StudyFolder, here: str) -> str:

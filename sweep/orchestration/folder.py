@@ -63,6 +63,7 @@ class StudyFolder:
         folder.path.mkdir(parents=True, exist_ok=True)
         with folder.owned():
             folder._refuse_taken(study)  # somebody else may have been quicker
+            folder.journal.unlink(missing_ok=True)  # of one that was killed here
             if inherited:
                 with closing(journal.Journal(folder.journal)) as new:
                     new.append("inherited", **inherited)
@@ -78,7 +79,8 @@ class StudyFolder:
                 f"{self.path} already holds {same}: `sweep resume {study.name}` goes on with it; "
                 "to start anew give the study another name, choose another --studies folder, or move this one away"
             )
-        if self.journal.exists():
+        events = journal.read(self.journal) if self.journal.exists() else ()
+        if any(event["event"] != "inherited" for event, _ in events):
             raise StudyError(
                 f"{self.path} holds a journal but no study.json; restore that from a copy, or move this folder away"
             )

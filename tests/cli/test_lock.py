@@ -74,4 +74,6 @@ def test_ctrl_c_while_the_tables_are_written_ends_in_words(tmp_path: Path) -> No
     assert "go on with   sweep resume tiny" in printed and "not written: `sweep resume` does so" in printed
     study = tmp_path / "studies" / "tiny"
     assert not list(study.glob("*.parquet*")) and not list(study.glob(".*"))
+    (study / ".epochs.parquet.x1y2z3").touch()  # as one that was killed there would have left
     assert f"{Path('studies', 'tiny', 'results.parquet')}" in sweep("resume", "tiny", "--in-process", folder=tmp_path)
+    assert not list(study.glob(".*"))

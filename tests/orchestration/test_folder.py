@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,15 @@ def test_of_two_that_begin_the_same_study_at_once_the_second_changes_nothing(tmp
     assert [path.name for path in (tmp_path / "tiny").iterdir()] == ["lock"]
 
 
+def test_one_that_was_killed_before_there_was_a_study_is_in_nobodys_way(tmp_path: Path) -> None:
+    (tmp_path / "tiny").mkdir()
+    left = Journal(tmp_path / "tiny" / "journal.log")
+    left.append("inherited", trials=[])
+    left.close()
+    folder = StudyFolder.create(tmp_path, tiny())
+    assert folder.study().name == "tiny" and not folder.journal.exists()
+
+
 def test_a_study_that_another_version_of_sweep_wrote_says_which(tmp_path: Path) -> None:
     folder = StudyFolder.create(tmp_path, tiny())
     record = folder.record() | {"commit": "0123456789ab", "fingerprint": "another"}
@@ -85,7 +94,8 @@ def test_a_folder_in_use_is_refused_with_the_remedy(tmp_path: Path) -> None:
 
 def test_a_journal_without_its_study_is_refused(tmp_path: Path) -> None:
     folder = StudyFolder.create(tmp_path, tiny())
-    Journal(folder.journal).close()
+    with closing(Journal(folder.journal)) as journal:
+        journal.append("session", session=1)
     (folder.path / "study.json").unlink()
     with pytest.raises(StudyError, match=r"a journal but no study.json"):
         StudyFolder.create(tmp_path, tiny(seed=5))
