@@ -18,7 +18,6 @@ import pytest
 
 from sweep.checkpoint import write_json
 from sweep.cli.files import load_study
-from sweep.orchestration import attempts, ray_tune
 from sweep.orchestration.folder import StudyFolder
 from sweep.orchestration.search import opened
 from sweep.study import Resources
@@ -54,18 +53,6 @@ STUDY = Study(
     limits=Limits({limits}),
 )
 '''
-HOOK = """
-import importlib.abc, os, sys, time
-
-
-class Stuck(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        while name == "sweep.orchestration.ray_tune" and "default_worker" in sys.argv[0] and os.path.exists({flag!r}):
-            time.sleep(0.1)
-
-
-sys.meta_path.insert(0, Stuck())
-"""
 Told = list[dict[str, Any]]
 
 
@@ -212,29 +199,3 @@ def test_a_node_that_is_lost_and_was_the_only_one_for_a_larger_trial(
     _, lost = told(tmp_path, "lost")
     assert lost["trial"] == 0 and lost["error"]["class"] == "NodeDied" and lost["share"] == 2, lost
     assert "NodeDied: its node was lost" in printed
-
-
-def test_a_process_that_hangs_before_its_first_word(
-    tmp_path: Path, ray_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Ray's workers hang in an import, as on a file system that does not answer, while a file is there."""
-    flag = tmp_path / "stuck"
-    flag.touch()
-    (tmp_path / "sitecustomize.py").write_text(HOOK.format(flag=str(flag)))
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    monkeypatch.setattr(attempts, "LEAST_START", 0.0)
-    study = STUDY.format(title="a stuck start", epochs="2", enqueue=(), trials=2, limits="epoch_hours=8 / 3600")
-    (tmp_path / "tiny.py").write_text(study)
-    said: list[str] = []
-
-    def say(text: str) -> None:
-        said.append(text)
-        monkeypatch.setattr(attempts, "LEAST_START", 300.0)
-        flag.unlink(missing_ok=True)
-
-    with opened(StudyFolder.create(tmp_path / "studies", load_study(tmp_path / "tiny.py")), say=say) as search:
-        ray_tune.run(search)
-    assert 1 <= len(said) <= 2 and "its process did not start in 0.00222222 hours (limits.epoch_hours)" in said[0]
-    assert [event["end"] for event in told(tmp_path, "ended")] == ["completed"] * 2 and told(tmp_path, "lost") == []
-    check_that_nothing_is_doubled(tmp_path, 2)
-    wait_until(lambda: family() == [])
