@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ModelWrapValidatorHandler, ValidationError, model_validator
-from pydantic_core import PydanticCustomError, to_jsonable_python
+from pydantic_core import to_jsonable_python
 
 from sweep.attacks import NamedAttack
 from sweep.attacks.pgd import PGD
-from sweep.configuration import Checks, OnCollapse, Several, TrialConfig, ambiguous, fingerprint, misjudged, unreported
+from sweep.configuration import Checks, OnCollapse, Several, TrialConfig, fingerprint
 from sweep.domains import Choice, Domain, Integer, LogUniform, Uniform
 from sweep.errors import ConfigurationError
 from sweep.objective import AtLeast, AtMost, Goal, Maximize, Minimize
 from sweep.provisions import Asha, Budget, Confirmation, Limits, Resources
-from sweep.registry import Record, build, explained, problems, validated
+from sweep.registry import Record, explained, problems, validated
 from sweep.search_space import OneOf, SearchSpace, merged
 from sweep.seeding import derive
+from sweep.soundness import (
+    DECIDED_BY_STUDY,
+    forbidden,
+    incoherent,
+    incomparable,
+    misplaced_bounds,
+    unusable_sampler,
+)
 
 __all__ = [
     "Asha",
@@ -38,19 +45,6 @@ __all__ = [
     "Study",
     "Uniform",
 ]
-
-# What a study decides for all of its trials, and a space therefore may not.
-DECIDED_BY_STUDY = {
-    "validation_attacks": "search_attack",
-    "final_attacks": "final_attacks",
-    "test_attacks": "confirms",
-    "objective": "objective",
-    "select": "select",
-    "validity": "validity",
-    "catastrophic_overfitting": "catastrophic_overfitting",
-    "seed": "seed",
-    "threads": "per_trial.cpus",
-}
 
 NOT_IN_FINGERPRINT = ("budget", "description", "concurrency", "retries", "limits")
 
@@ -95,8 +89,14 @@ class Study(Record):
 
     @model_validator(mode="after")
     def _is_sound(self) -> Study:
-        mistakes = [*_forbidden(self.space), *_misplaced_bounds(self), *_unusable_sampler(self), *_incoherent(self)]
-        mistakes += _incomparable(self) if self.compare else []
+        mistakes = [
+            *forbidden(self.space),
+            *misplaced_bounds(self.objective),
+            *unusable_sampler(self.sampler, self.space, self.objective),
+            *incoherent(self.space, self.objective, self.search_attack, self.final_attacks),
+            *_unopenable(self.confirms, self.budget),
+        ]
+        mistakes += incomparable(self.sampler, self.space, self.enqueue) if self.compare else []
         mistakes += sorted({text for config in self.space.corners() for text in self.mistakes(config)} - {*mistakes})
         mistakes += _unusable_enqueued(self, known=mistakes)
         if mistakes:
@@ -199,83 +199,14 @@ _HARMLESS: dict[str, dict[str, Any]] = {
 }
 
 
-def _forbidden(space: SearchSpace) -> list[str]:
-    mistakes = [
-        f"space.{key}: set for the whole study, as Study({name}=...)"
-        if name != "confirms"
-        else f"space.{key}: the test split is closed during a search; `sweep confirm` opens it"
-        for key, name in DECIDED_BY_STUDY.items()
-        if key in space.tree
-    ]
-    mistakes += [
-        f"space.{name}: every trial is judged on the same images, so the dataset cannot be searched"
-        for name in space.domains()
-        if name.split(".")[0] == "dataset"
-    ]
-    sampled = [name for name in space.domains() if name.split(".")[0] == "threat_model"]
-    return mistakes + [
-        f"space.{name}: the threat model is what every trial is judged by and cannot be searched; "
-        "search defense.epsilon, the radius a defense trains with"
-        for name in sampled
-    ]
-
-
-def _misplaced_bounds(study: Study) -> list[str]:
-    """Ranking, the best epoch and export go by the first goal: bounds elsewhere would bind the sampler alone."""
+def _unopenable(confirms: Confirmation | None, budget: Budget) -> list[str]:
+    """The sampler would choose on the test split, were a confirmation given more trials than its trainings."""
+    if confirms is None or budget.trials == confirms.trainings:
+        return []
     return [
-        f"objective[{number}].subject_to: bounds hold for the whole study; give them to the first goal"
-        for number, goal in enumerate(study.objective)
-        if number and goal.subject_to
+        f"budget.trials: this confirmation has {confirms.trainings} trainings and no others, got {budget.trials}; "
+        f"`sweep confirm {confirms.study} --again` opens the test split for more"
     ]
-
-
-def _unusable_sampler(study: Study) -> list[str]:
-    domains = study.space.domains()
-    if study.sampler == "grid":
-        endless = [name for name, domain in domains.items() if isinstance(domain, Uniform | LogUniform)]
-        return (
-            [f"sampler: a grid needs finite domains, and {', '.join(endless)} hold real numbers; use Choice"]
-            if endless
-            else []
-        )
-    if study.sampler == "cma_es":
-        kinds = [name for name, domain in domains.items() if isinstance(domain, Choice | OneOf)]
-        mistakes = (
-            [f"sampler: cma_es searches numbers only, and {', '.join(kinds)} hold choices; use tpe"] if kinds else []
-        )
-        if len(study.objective) > 1 or study.objective[0].subject_to:
-            mistakes.append("sampler: cma_es seeks one goal without bounds on other metrics; use tpe, gp or nsga2")
-        return mistakes
-    return []
-
-
-def _incomparable(study: Study) -> list[str]:
-    """Why its defenses cannot each be given the same."""
-    if not study.space.alternatives("defense"):
-        return ["compare: space.defense is one defense; make it a OneOf of those that are to be compared"]
-    mistakes = []
-    if study.sampler in ("grid", "nsga2"):
-        why = "tries every point once" if study.sampler == "grid" else "breeds one population"
-        mistakes.append(f"sampler: {study.sampler} {why}, whatever each defense has spent; use tpe, gp or random")
-    return mistakes + [
-        f"enqueue[{number}]: names no defense, and where they are compared each configuration is one's own"
-        for number, given in enumerate(study.enqueue)
-        if "defense" not in given
-    ]
-
-
-def _incoherent(study: Study) -> list[str]:
-    """What the study's attacks, its objective and its threat model have against each other, whatever is sampled."""
-    attacks = (study.search_attack, *study.final_attacks)
-    mistakes = [*ambiguous(attacks), *unreported(study.objective, (study.search_attack,))]
-    if study.confirms and study.budget.trials != study.confirms.trainings:  # the sampler would choose on the test split
-        mistakes.append(
-            f"budget.trials: this confirmation has {study.confirms.trainings} trainings and no others, got "
-            f"{study.budget.trials}; `sweep confirm {study.confirms.study} --again` opens the test split for more"
-        )
-    with suppress(ValueError, PydanticCustomError):  # a wrong threat model is told of by the space's corners
-        mistakes += misjudged(build("threat_model", study.space.tree.get("threat_model")), attacks)
-    return mistakes
 
 
 def _unusable_enqueued(study: Study, known: Sequence[str]) -> list[str]:

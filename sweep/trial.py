@@ -22,8 +22,9 @@ from sweep.alpha_rules import Measurement
 from sweep.configuration import TrialConfig, fingerprint
 from sweep.datasets import ImageShape, Split, Splits
 from sweep.errors import CheckpointError, Collapsed, ConfigurationError
-from sweep.evaluation import Verdicts, confidence, evaluate, mixed_accuracy, naive_accuracy
+from sweep.evaluation import Verdicts
 from sweep.figures import refuse_non_finite
+from sweep.judgement import judged, tested
 from sweep.models.batch_norm import split_batch_norm
 from sweep.models.network import Network
 from sweep.objective import Rank
@@ -107,23 +108,14 @@ class Trial:
         selected = self.best_weights if self.config.select == "best" else last
         self.network.load_state_dict(selected)
         config = self.config
-        attacks = (*config.validation_attacks, *config.final_attacks)
-        verdicts = evaluate(self.network, self.validation, attacks, config.threat_model, config.seed)
-        figures = verdicts.metrics("validation")
-        judge = config.validation_attacks[0]
-        figures |= confidence(self.network, self.validation, judge, config.threat_model, config.seed, "validation")
-        if self.network.preprocess is not None:
-            figures |= naive_accuracy(
-                self.network, self.validation, judge, config.threat_model, config.seed, "validation"
-            )
-        clean, worst = verdicts.clean.double().mean().item(), verdicts.worst_case.double().mean().item()
-        figures["validation/worst_case/adversarial_accuracy"] = worst
-        figures["validation/worst_case/robustness_gap"] = clean - worst
-        figures["validation/mixed_50/accuracy"] = mixed_accuracy(clean, worst, 0.5)
+        verdicts, figures = judged(config, self.network, self.validation)
         standard = config.epochs * len(self.plan.train)
         figures["overhead/gradient_evaluations"] = self.state.gradient_evaluations / standard
         if config.test_attacks:
-            figures |= self._test()
+            opened, verdict = tested(config, self.network, self.device)
+            figures |= opened
+            if self.folder is not None:
+                checkpoint.save_weights(self.folder / VERDICTS, verdict)
         refuse_non_finite(figures, "when attacked at the end")
         self.validity = self._examine(verdicts)
         refuse_non_finite(self.validity.figures, "in the validity checks")
@@ -145,17 +137,6 @@ class Trial:
             "final": final,
             "validity": self.validity.to_json() if self.validity else None,
         }
-
-    def _test(self) -> dict[str, float]:
-        """Open the test split: the selected network's figures there, and its verdict on each example in a file."""
-        config = self.config
-        split = config.dataset.load_test().to(self.device)
-        verdicts = evaluate(self.network, split, config.test_attacks, config.threat_model, config.seed)
-        if self.folder is not None:
-            rows = {"clean": verdicts.clean, **verdicts.robust, "worst_case": verdicts.worst_case}
-            checkpoint.save_weights(self.folder / VERDICTS, rows)
-        worst = verdicts.worst_case.double().mean().item()
-        return verdicts.metrics("test") | {"test/worst_case/adversarial_accuracy": worst}
 
     def save(self) -> None:
         """Write the checkpoint, where the trial has a folder."""

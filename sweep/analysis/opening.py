@@ -23,7 +23,8 @@ from sweep.racing import Contender, race
 from sweep.registry import Record, validated
 from sweep.resources import choose_device
 from sweep.seeding import derive
-from sweep.study import DECIDED_BY_STUDY, Study, study_from
+from sweep.soundness import DECIDED_BY_STUDY
+from sweep.study import Study, study_from
 from sweep.tracking.journal import Journal
 from sweep.tracking.ledger import Ledger, TrialRecord
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from sweep.errors import StudyError
 from sweep.orchestration.folder import StudyFolder
-from sweep.study import DECIDED_BY_STUDY, Study
+from sweep.soundness import DECIDED_BY_STUDY
+from sweep.study import Study
 from sweep.tracking.ledger import TrialRecord
 
 SAME = ("objective", "search_attack", "select")  # of both studies, beside what `_fixed` names: or figures mean nothing
