@@ -24,6 +24,7 @@ from sweep.tracking.ledger import Ledger
 from sweep.trial import VERDICTS
 
 SURE = 0.05  # a corrected p-value below this is called a difference
+_FEW = 100  # images, as in V28
 _SHOWN = 0.0005  # what three digits show of a figure
 _UNASKED: dict[str, Any] = {"suspect": [], "investigate": []}
 
@@ -145,6 +146,11 @@ def _reserved(one: Confirmed) -> list[str]:
     missing = [end for end in one.ends if end not in ("completed", "diverged")]
     if missing:
         sentences.append(f"{name}: {len(missing)} of {len(one.ends)} trainings {', '.join(sorted({*missing}))}")
+    if one.images < _FEW:
+        sentences.append(f"{name} was judged on {one.images} test images: chance decides much of its figures")
+    if one.worst_case.low == one.worst_case.high:
+        rest = f"up to {3 / one.images:.3f} of other images may still differ"  # the rule of three, 95 %
+        sentences.append(f"{name} came out alike on every image, and no resampling shows the chance in that: {rest}")
     if len(one.ends) - len(missing) == 1:
         sentences.append(f"{name} has one seed: its interval says nothing of another training")
     return sentences

@@ -14,6 +14,7 @@ from sweep.analysis.confirm import outcome, verdict, weakness
 from sweep.analysis.export import choose
 from sweep.analysis.opening import begin, disbelieved, history, select, unfinished
 from sweep.analysis.report import page
+from sweep.analysis.statistics import Interval
 from sweep.attacks.pgd import PGD
 from sweep.checkpoint import save_weights
 from sweep.cli import progress
@@ -92,6 +93,12 @@ def test_what_limits_a_claim_is_said(confirmed: StudyFolder) -> None:
     assert "trial 2 is to be looked into: V11" in "\n".join(verdict([replace(best, investigate=("V11",))]))
     alone = replace(best, ends=("completed",))
     assert "trial 2 has one seed: its interval says nothing of another training" in verdict([alone])
+    flat = replace(best, worst_case=Interval(1.0, 1.0, 1.0), images=60)
+    assert {
+        "trial 2 was judged on 60 test images: chance decides much of its figures",
+        "trial 2 came out alike on every image, and no resampling shows the chance in that: up to 0.050 of other "
+        "images may still differ",
+    } <= set(verdict([flat]))
     (weak,) = weakness(confirmed.study())
     assert weak.startswith("no attack here takes more gradient steps than the search's, pgd_2")
 
