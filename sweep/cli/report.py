@@ -41,7 +41,7 @@ def report(
     typer.echo(written.path)
     files = [written.path]
     try:
-        files += pictures.write(folder.path, written.figures)
+        files += pictures.write(folder.path, written.figures, written.exhibits)
         _say(f"{len(files) - 1} figures as PNG in {files[-1].parent}")
     except StudyError as error:
         _say(str(error))

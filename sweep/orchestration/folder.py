@@ -10,6 +10,7 @@ studies/digits/
     mlflow.db      the MLflow mirror of the journal, where no other was named
     mirror.json    where that is, and how much of the journal it has acknowledged
     results.parquet
+    report.html    what came out; its pictures, and what it measured, are in report/
 """
 
 from __future__ import annotations

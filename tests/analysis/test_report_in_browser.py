@@ -160,8 +160,9 @@ def test_every_figure_draws_wide_and_narrow_in_the_light_and_in_the_dark(
 def test_figures_become_pictures(small: Written) -> None:
     (small.path.parent / "report" / "gone.png").touch()
     some = {name: small.figures[name] for name in ("security-curves", "reliability")}
-    written = pictures.write(small.path.parent, some)
-    assert [path.name for path in written] == ["security-curves.png", "reliability-1.png", "reliability-2.png"]
+    written = pictures.write(small.path.parent, some, small.exhibits)
+    names = ["security-curves.png", "reliability-1.png", "reliability-2.png", "examples.png"]
+    assert [path.name for path in written] == names
     assert sorted((small.path.parent / "report").glob("*.png")) == sorted(written)
     with Image.open(small.path.parent / "report" / "security-curves.png") as picture:
         assert picture.width == 1500
@@ -171,4 +172,4 @@ def test_figures_become_pictures(small: Written) -> None:
 def test_without_a_browser_it_is_said_what_to_install(small: Written, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BROWSER_PATH", "/nowhere/chromium")
     with pytest.raises(StudyError, match="install Debian's `chromium`"):
-        pictures.write(small.path.parent, small.figures)
+        pictures.write(small.path.parent, small.figures, small.exhibits)

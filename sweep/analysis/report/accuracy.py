@@ -58,6 +58,13 @@ def confirmed(ledger: Ledger, found: Sequence[Confirmed]) -> go.Figure | None:
             hovertemplate=f"%{{x:.3f}} [{one.worst_case.low:.3f}, {one.worst_case.high:.3f}]<extra>%{{y}}</extra>",
         )
     figure.add_scatter(
+        x=[None],
+        y=[names[0]],
+        mode="markers",
+        name="fresh seeds, unseen images, every attack",
+        marker={"size": 12, "color": theme.GREY},
+    )
+    figure.add_scatter(
         x=[one.searched for one in found],
         y=names,
         mode="markers",

@@ -16,6 +16,7 @@ from sweep.analysis.findings import doubts, failures
 from sweep.analysis.opening import history
 from sweep.analysis.probes import Probe
 from sweep.analysis.report import examples, stopping, tables, theme, words
+from sweep.analysis.report.examples import Exhibit
 from sweep.analysis.report.gallery import Drawn, gallery
 from sweep.checkpoint import write_text
 from sweep.errors import DataError, StudyError
@@ -36,6 +37,7 @@ class Written:
 
     path: Path
     figures: dict[str, Drawn]
+    exhibits: list[Exhibit]
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,10 @@ def write(folder: StudyFolder, *, measure: bool = True, say: Callable[[str], Non
     networks = _looked_at(folder, study, ledger, confirming, measure, say)
     judged = build("threat_model", study.space.tree["threat_model"]).epsilon
     figures = gallery(study, ledger, found, networks.contenders, networks.matrix, judged)
+    exhibits = examples.exhibits(networks.contenders)
     path = folder.path / FILE_NAME
-    write_text(path, _rendered(folder, study, ledger, found, networks, figures))
-    return Written(path, figures)
+    write_text(path, _rendered(folder, study, ledger, found, networks, figures, exhibits))
+    return Written(path, figures, exhibits)
 
 
 def _rendered(
@@ -77,6 +80,7 @@ def _rendered(
     found: Sequence[Confirmed],
     networks: _Networks,
     figures: dict[str, Drawn],
+    exhibits: list[Exhibit],
 ) -> str:
     rungs = stopping.rungs(study, ledger, folder.journal)
     record = folder.record()
@@ -97,7 +101,7 @@ def _rendered(
         rungs=rungs,
         trust=stopping.trust(rungs),
         overfitting=words.overfitting(study, ledger),
-        exhibits=examples.exhibits(networks.contenders),
+        exhibits=exhibits,
         failures=[
             (end, [trial.number for trial in some], readable(some[0].error or {})) for end, some in failures(ledger)
         ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import kaleido
@@ -11,7 +11,9 @@ import plotly.graph_objects as go
 from choreographer.errors import BrowserClosedError, BrowserDepsError, BrowserFailedError, ChromeNotFoundError
 
 from sweep.analysis.probes import FOLDER
+from sweep.analysis.report.examples import Exhibit
 from sweep.analysis.report.gallery import Drawn
+from sweep.analysis.report.sheet import contact_sheet
 from sweep.errors import StudyError
 
 _FAILURES = (ChromeNotFoundError, BrowserFailedError, BrowserClosedError, BrowserDepsError, TimeoutError)
@@ -19,8 +21,8 @@ _WIDTH = 1000  # pixels
 _INK, _PAPER = "#1f2328", "#ffffff"  # those of the page in the light
 
 
-def write(folder: Path, figures: Mapping[str, Drawn]) -> list[Path]:
-    """A PNG of every panel in the study folder's `report/`, for slides and artifact stores.
+def write(folder: Path, figures: Mapping[str, Drawn], exhibits: Sequence[Exhibit]) -> list[Path]:
+    """A PNG of every panel, and one of the adversarial examples, in the study folder's `report/`.
 
     Raises StudyError, which says what to install, where no browser is found or none starts.
     """
@@ -35,6 +37,10 @@ def write(folder: Path, figures: Mapping[str, Drawn]) -> list[Path]:
         {"fig": _on_paper(title, panel), "path": there / f"{name}.png", "opts": {"width": _WIDTH, "scale": 1.5}}
         for name, (title, panel) in panels.items()
     ]
+    written = [there / f"{name}.png" for name in panels]
+    if exhibits:
+        written.append(there / "examples.png")
+        contact_sheet(exhibits).save(written[-1], optimize=True)
     try:
         kaleido.write_fig_from_object_sync(tasks, kopts={"mathjax": False}, cancel_on_error=True)
     except _FAILURES as error:
@@ -43,7 +49,6 @@ def write(folder: Path, figures: Mapping[str, Drawn]) -> list[Path]:
             f"no pictures: {reason}. They are drawn by Chromium or Chrome: install Debian's `chromium`, or run "
             "`kaleido_get_chrome`; BROWSER_PATH names another one"
         ) from None
-    written = [there / f"{name}.png" for name in panels]
     for old in set(there.glob("*.png")) - set(written):
         old.unlink()
     return written
@@ -52,7 +57,5 @@ def write(folder: Path, figures: Mapping[str, Drawn]) -> list[Path]:
 def _on_paper(title: str, panel: go.Figure) -> go.Figure:
     figure = copy.deepcopy(panel)
     figure.update_layout(title=title, title_font_size=18, paper_bgcolor=_PAPER, plot_bgcolor=_PAPER, font_color=_INK)
-    figure.update_layout(
-        title_x=0.01, title_y=0.985, title_yanchor="top", margin_t=100, height=panel.layout.height + 60
-    )
+    figure.update_layout(title_x=0.01, title_y=0.985, title_yanchor="top", margin_t=80, height=panel.layout.height + 50)
     return figure
