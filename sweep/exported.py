@@ -42,6 +42,21 @@ class Transferred:
         """[N]: what the white-box attack left standing although a transferred point breaks it."""
         return self.white_box & ~torch.stack(list(self.black_box.values())).all(0)
 
+    def to_json(self) -> dict[str, Any]:
+        """Accuracies, and how many images the white-box attack missed."""
+
+        def accuracy(held: Tensor) -> float:
+            return float(held.double().mean())
+
+        return {
+            "attack": self.attack,
+            "images": len(self.clean),
+            "clean": accuracy(self.clean),
+            "white_box": accuracy(self.white_box),
+            "black_box": {source: accuracy(held) for source, held in self.black_box.items()},
+            "missed": int(self.missed.sum()),
+        }
+
 
 def judge_transfer(target: Path, sources: Sequence[Path], attack: Any = None) -> Transferred:
     """Attack an exported trial's network with points made on it and on others', within the trial's threat model.

@@ -11,6 +11,7 @@ from sweep.datasets import Splits
 from sweep.defenses import Clock
 from sweep.errors import DataError
 from sweep.provisions import Asha
+from sweep.resources import choose_device, computes_bfloat16
 from sweep.search_space import OneOf
 from sweep.study import Study
 from sweep.validity import IMAGES, asked, cost
@@ -83,6 +84,7 @@ def preview(study: Study) -> Preview:
     branches = _costliest([_branch(study, config, sizes or (1, 0)) for config in [*configs, *enqueued]])
     rungs = _rungs(study.early_stopping, branches, sizes) if study.early_stopping else []
     doubts += [*_doubts(study, branches, rungs), *(_unequal(study, branches) if sizes else [])]
+    doubts += sorted({text for config in [*configs, *enqueued] for text in _slow(config)})
     doubts += sorted({text for config in configs for text in _early(_name(study, config), config, rungs)})
     checking = max(cost(branch.config, sizes[1] if sizes else IMAGES[study.validity]) for branch in branches)
     return Preview(sizes, branches, rungs, doubts, len(asked(study.validity)), checking, _share(study))
@@ -199,6 +201,15 @@ def _unequal(study: Study, branches: list[Branch]) -> list[str]:
             f"{fewest} or more; each defense still gets the same"
         )
     return doubts
+
+
+def _slow(config: TrialConfig) -> list[str]:
+    if config.precision == "float32" or config.device == "cuda" or computes_bfloat16(choose_device(config.device)):
+        return []
+    return [
+        "precision: this machine's CPU has no bfloat16 and is some thirty times slower in it; take float32, unless the "
+        "trials run elsewhere"
+    ]
 
 
 def _early(name: str, config: TrialConfig, rungs: list[Rung]) -> list[str]:

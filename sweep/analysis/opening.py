@@ -54,7 +54,7 @@ def select(
             "--again opens the test split for another selection"
         )
     goal = study.objective[0]
-    winners = [trial for trial in ledger.ranked(goal) if trial.rank(goal)[0] == 1]
+    winners = _winners(study, ledger)
     if not winners:
         raise StudyError(f"{study.name} has nothing to confirm: {_why_nothing(ledger)}")
     if 0 < raced < top:
@@ -209,6 +209,15 @@ def _point(config: dict[str, Any]) -> dict[str, Any]:
     """A whole configuration without what the study decides for all."""
     decided = ("dataset", "threat_model", *DECIDED_BY_STUDY)
     return {key: value for key, value in config.items() if key not in decided}
+
+
+def _winners(study: Study, ledger: Ledger) -> list[TrialRecord]:
+    """The completed trials that keep the bounds, best first; where defenses are compared, each one's best before any
+    second best."""
+    goal = study.objective[0]
+    winners = [trial for trial in ledger.ranked(goal) if trial.rank(goal)[0] == 1]
+    firsts = {trial.defense: trial.number for trial in reversed(winners)}
+    return sorted(winners, key=lambda trial: study.compare is not None and trial.number != firsts[trial.defense])
 
 
 def _why_nothing(ledger: Ledger) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sweep.cli.inspect import DEFAULT_STUDIES, Studies
+from sweep.cli.inspect import DEFAULT_STUDIES, AsJson, Studies
 from sweep.cli.run import Address, InProcess, check_address, search_in
 from sweep.cli.tracking import TrackingUri
 
@@ -33,6 +33,7 @@ def confirm(
     address: Address = None,
     tracking_uri: TrackingUri = None,
     in_process: InProcess = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train the best few again with fresh seeds and judge them on the test split: what may be claimed.
 
@@ -54,4 +55,4 @@ def confirm(
     if warning := unfinished(searched.study(), searched.ledger()):
         typer.secho(warning, fg="yellow", err=True)
     selection = select(searched, top=top, seeds=seeds, attacks=attacks, baselines=baselines, raced=raced, again=again)
-    search_in(begin(searched, selection, again=again), address, uri, in_process)
+    search_in(begin(searched, selection, again=again), address, uri, in_process, as_json=as_json)

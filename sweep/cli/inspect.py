@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from sweep.orchestration.folder import StudyFolder
 
 Studies = Annotated[Path, typer.Option("--studies", help="Folder that holds the study folders.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
@@ -14,6 +21,25 @@ IncludeSuspect = Annotated[
     bool, typer.Option("--include-suspect", help="Also trials whose adversarial accuracy a validity check disbelieves.")
 ]
 DEFAULT_STUDIES = Path("studies")
+
+
+@contextmanager
+def messages_aside(as_json: bool) -> Iterator[None]:
+    """With --json, what is printed meanwhile goes to standard error: standard output is for the JSON alone."""
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():
+        yield
+
+
+def told(folder: StudyFolder) -> str:
+    """A study as JSON: where it stands, its trials, and of a confirmation what it found."""
+    from sweep.analysis.confirm import outcome
+    from sweep.analysis.results import trial_rows
+    from sweep.analysis.standing import standing
+
+    found = standing(folder)
+    confirmed = [asdict(one) for one in outcome(folder)] if found.study.confirms else None
+    whole = {"study": found.row(), "trials": trial_rows(found.ledger), "confirmed": confirmed}
+    return json.dumps(whole, indent=2)
 
 
 def check(
@@ -45,17 +71,16 @@ def status(
 
     Example: sweep status digits
     """
-    from sweep.analysis.results import trial_rows
     from sweep.analysis.standing import standing
     from sweep.cli import tables
     from sweep.cli.verdict import show_confirmation, show_openings
     from sweep.orchestration.folder import StudyFolder
 
     folder = StudyFolder.find(studies, study)
-    found = standing(folder)
     if as_json:
-        typer.echo(json.dumps({"study": found.row(), "trials": trial_rows(found.ledger)}, indent=2))
+        typer.echo(told(folder))
         return
+    found = standing(folder)
     tables.show_standing(found)
     if found.study.confirms:
         show_confirmation(folder)

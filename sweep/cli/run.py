@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweep.cli.inspect import DEFAULT_STUDIES, Studies
+from sweep.cli.inspect import DEFAULT_STUDIES, AsJson, Studies, messages_aside, told
 from sweep.cli.tracking import TrackingUri, refuse_unusable
 from sweep.tracking.address import is_database, redacted
 
@@ -32,6 +32,7 @@ def run(
     warm_start: Annotated[
         str | None, typer.Option(help="A study (name or folder) whose finished trials the sampler learns from.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Search a space: Ray runs the trials, Optuna proposes them, MLflow shows them.
 
@@ -47,9 +48,10 @@ def run(
     check_address(address, in_process)
     if address is None:  # where trials run here, missing data are better said now than by every trial
         study.trial_config(next(study.space.corners()), 0).dataset.load()
-    inherited = _inherited(study, StudyFolder.find(studies, warm_start)) if warm_start else None
+    with messages_aside(as_json):
+        inherited = _inherited(study, StudyFolder.find(studies, warm_start)) if warm_start else None
     folder = StudyFolder.create(studies, study, inherited)
-    search_in(folder, address, tracking_uri, in_process)
+    search_in(folder, address, tracking_uri, in_process, as_json=as_json)
 
 
 def resume(
@@ -62,6 +64,7 @@ def resume(
         bool,
         typer.Option("--retry-failed", help="Take up the failed trials too, once what failed them is mended."),
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Go on with a study after anything: finished trials stay, those in flight go on from their checkpoints.
 
@@ -74,7 +77,7 @@ def resume(
     folder = StudyFolder.find(studies, study)
     probe(uri_of(folder.path, tracking_uri), folder.study().experiment)
     check_address(address, in_process)
-    search_in(folder, address, tracking_uri, in_process, retry_failed)
+    search_in(folder, address, tracking_uri, in_process, retry_failed, as_json)
 
 
 def check_address(address: str | None, in_process: bool) -> None:
@@ -127,9 +130,26 @@ def _inherited(study: Study, source: StudyFolder) -> dict[str, Any]:
 
 
 def search_in(
-    folder: StudyFolder, address: str | None, tracking_uri: str | None, in_process: bool, retry_failed: bool = False
+    folder: StudyFolder,
+    address: str | None,
+    tracking_uri: str | None,
+    in_process: bool,
+    retry_failed: bool = False,
+    as_json: bool = False,
 ) -> None:
     """Run the study in `folder` until its budget is spent, and say what came out."""
+    with messages_aside(as_json):
+        interrupted = _search(folder, address, tracking_uri, in_process, retry_failed)
+    if as_json:
+        typer.echo(told(folder))
+    if interrupted:
+        raise typer.Exit(130)
+
+
+def _search(
+    folder: StudyFolder, address: str | None, tracking_uri: str | None, in_process: bool, retry_failed: bool
+) -> bool:
+    """Whether it was interrupted."""
     from sweep.analysis import results
     from sweep.cli import tables
     from sweep.cli.progress import Progress
@@ -168,8 +188,7 @@ def search_in(
         tables.show_retry(folder.path.name, options)
     if unsent:
         tables.show_unsent(folder.path.name, options, unsent, mirror.last_error)
-    if search.interrupted:
-        raise typer.Exit(130)
+    return search.interrupted
 
 
 def _wait_for(mirror: JournalMirror, say: Callable[[str], None]) -> int:

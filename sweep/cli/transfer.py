@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from sweep.cli.inspect import AsJson
 
 
 def transfer(
@@ -14,6 +17,7 @@ def transfer(
     attack: Annotated[
         str | None, typer.Option("--attack", help="A name, or JSON. Default: the target's first validation attack.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Attack one trial's network with points made on other networks: its validation images, its threat model.
 
@@ -26,4 +30,8 @@ def transfer(
     from sweep.cli.files import json_or_text
     from sweep.exported import judge_transfer
 
-    tables.show_transfer(judge_transfer(target, sources, None if attack is None else json_or_text(attack)))
+    found = judge_transfer(target, sources, None if attack is None else json_or_text(attack))
+    if as_json:
+        typer.echo(json.dumps(found.to_json(), indent=2))
+    else:
+        tables.show_transfer(found)

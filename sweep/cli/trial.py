@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from sweep.cli.inspect import AsJson, messages_aside
+
+if TYPE_CHECKING:
+    from sweep.configuration import TrialConfig
 
 
 def trial(
@@ -16,6 +22,7 @@ def trial(
     to: Annotated[
         Path | None, typer.Option("--to", help="Folder for checkpoint, weights and figures; none: keep nothing.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Train one configuration here, alone, without Ray, Optuna or MLflow: the debugger's door.
 
@@ -23,14 +30,12 @@ def trial(
 
     Example: sweep trial best/ --set optimizer.learning_rate=0.05 --to /tmp/again
     """
-    from sweep.checkpoint import discard
-    from sweep.cli import tables
     from sweep.cli.files import known_metrics, with_settings
     from sweep.configuration import TrialConfig
     from sweep.errors import StudyError
     from sweep.exported import load_json
     from sweep.registry import validated
-    from sweep.trial import CHECKPOINT, Trial, holds_another
+    from sweep.trial import holds_another
 
     source = config if config.is_dir() else config.parent
     chosen = validated(TrialConfig, with_settings(load_json(config), settings or []), str(config))
@@ -44,19 +49,33 @@ def trial(
         raise StudyError(f"{to} holds a finished trial already; choose another folder")
     if to is not None and holds_another(to, chosen):
         raise StudyError(f"{to} holds a trial of another configuration; choose another folder")
-    running = Trial(chosen, to)
+    with messages_aside(as_json):
+        summary = _trained(chosen, to)
+    if as_json:
+        typer.echo(json.dumps(summary, indent=2))
+    if known is not None:
+        with messages_aside(as_json):
+            _compare(source, known, summary)
+
+
+def _trained(config: TrialConfig, to: Path | None) -> dict[str, Any]:
+    """The trial's figures, each epoch's shown when it is done."""
+    from sweep.checkpoint import discard
+    from sweep.cli import tables
+    from sweep.trial import CHECKPOINT, Trial
+
+    running = Trial(config, to)
     if running.note:
         typer.secho(running.note, fg="yellow", err=True)
     if running.results:
         typer.echo(f"going on from epoch {running.results[-1].epoch}, from {to}/{CHECKPOINT}")
     for result in running.run():
-        tables.show_epoch(chosen, result)
+        tables.show_epoch(config, result)
     summary = running.summary(running.finish())
     if to is not None:
         discard(to / CHECKPOINT)
     tables.show_summary(summary)
-    if known is not None:
-        _compare(source, known, summary)
+    return summary
 
 
 def _compare(source: Path, known: dict[str, Any], summary: dict[str, Any]) -> None:

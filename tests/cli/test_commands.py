@@ -47,17 +47,28 @@ STUDY = Study(
 def sweep(*arguments: str, folder: Path, code: int = 0) -> str:
     """Run a command in `folder`, in this process; everything it printed."""
     printed = io.StringIO()
+    _run(*arguments, folder=folder, code=code, out=printed, err=printed)
+    return printed.getvalue()
+
+
+def stdout(*arguments: str, folder: Path) -> tuple[str, str]:
+    """The same for one that succeeds; what it printed on its standard output, and on standard error."""
+    out, err = io.StringIO(), io.StringIO()
+    _run(*arguments, folder=folder, code=0, out=out, err=err)
+    return out.getvalue(), err.getvalue()
+
+
+def _run(*arguments: str, folder: Path, code: int, out: io.StringIO, err: io.StringIO) -> None:
     with (
         pytest.MonkeyPatch.context() as patch,
-        contextlib.redirect_stdout(printed),
-        contextlib.redirect_stderr(printed),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
         pytest.raises(SystemExit) as done,
     ):
         patch.chdir(folder)
         patch.setattr(sys, "argv", ["sweep", *arguments])
         main()
-    assert (done.value.code or 0) == code, printed.getvalue()
-    return printed.getvalue()
+    assert (done.value.code or 0) == code, out.getvalue() + err.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +113,9 @@ def test_exported_trials_are_set_on_one_another(workplace: Path) -> None:
     assert [row[0] for row in rows] == ["nothing (clean)", "itself (white box)", "export-1", "export-0"]
     assert all(float(row[1]) <= float(rows[0][1]) for row in rows), "what is wrong where it stands is never robust"
     assert all(row[2].isdigit() for row in rows[2:])
+    told = json.loads(sweep("transfer", "export-0", "export-1", "export-0", "--json", folder=workplace))
+    assert told["images"] == 300 and f"{told['white_box']:.3f}" == rows[1][1]
+    assert {source: f"{value:.3f}" for source, value in told["black_box"].items()} == {r[0]: r[1] for r in rows[2:]}
     assert "unknown attack 'pgdd'; did you mean 'pgd'" in sweep(
         "transfer", "export-0", "export-1", "--attack", "pgdd", folder=workplace, code=2
     )
@@ -242,6 +256,15 @@ def test_check_shows_the_plan_and_as_json(workplace: Path) -> None:
     plan = json.loads(sweep("check", "tiny.py", "--json", folder=workplace))
     cost = {branch["name"]: branch["gradient_evaluations_per_epoch"] for branch in plan["branches"]}
     assert cost == {"standard": 200, "adversarial_training": 3 * 200}
+
+
+def test_a_precision_that_the_cpu_lacks_is_doubted(tmp_path: Path) -> None:
+    (tmp_path / "tiny.py").write_text(TINY.replace("epochs=2,", 'epochs=2, precision="bfloat16", device="cpu",'))
+    doubts = json.loads(sweep("check", "tiny.py", "--json", folder=tmp_path))["doubts"]
+    lacks = not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    assert [doubt.split(";")[0] for doubt in doubts if doubt.startswith("precision")] == [
+        "precision: this machine's CPU has no bfloat16 and is some thirty times slower in it"
+    ] * lacks
 
 
 MISTAKES = {

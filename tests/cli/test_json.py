@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from test_commands import TINY, sweep
+from test_commands import TINY, stdout, sweep
 from tiny_study import complete, searching, tiny
 
 TEXT = (Path(__file__).parents[2] / "docs" / "json.md").read_text()
@@ -16,7 +16,7 @@ TEXT = (Path(__file__).parents[2] / "docs" / "json.md").read_text()
 def documented(command: str) -> set[str]:
     """The keys of a section's table."""
     section = TEXT.split(f"## sweep {command}\n")[1].split("\n## ")[0]
-    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    rows = [line.split(" | ")[0] for line in section.splitlines() if line.startswith("| `")]
     return {key for row in rows for key in re.findall(r"`(\w+)`", row)}
 
 
@@ -33,7 +33,8 @@ def test_every_key_is_documented_and_every_documented_one_is_there(tmp_path: Pat
     assert row.keys() == other.keys() == documented("list")
     assert all(f"`{key}`" in TEXT for part in ("best", "budget") for key in row[part])
     status = told("status", "tiny-0")
-    assert status["study"].keys() == row.keys()
+    assert status.keys() == documented("status, run, resume, confirm")
+    assert status["study"].keys() == row.keys() and status["confirmed"] is None
     assert all(f"`{key}`" in TEXT for key in status["trials"][0] if "/" not in key)
     plan = told("check", "tiny.py")
     assert plan.keys() == documented("check")
@@ -41,15 +42,13 @@ def test_every_key_is_documented_and_every_documented_one_is_there(tmp_path: Pat
 
 
 def test_compare_without_networks_says_so_and_is_json_still(tmp_path: Path) -> None:
-    from test_commands import _process
-
     for seed in (0, 1):
         with searching(tmp_path / "studies", tiny(name=f"tiny-{seed}", seed=seed)) as search:
             complete(search, 0.2, 0.4, 0.3)
-    done = _process("compare", "tiny-0", "tiny-1", "--json", folder=tmp_path)
-    told = json.loads(done.stdout)
+    out, err = stdout("compare", "tiny-0", "tiny-1", "--json", folder=tmp_path)
+    told = json.loads(out)
     assert told.keys() == documented("compare") and told["paired"] is None
     assert told["words"][0] == "nothing can be said of the two on the same images: their networks are not kept"
-    assert "best.safetensors cannot be read" in done.stderr
+    assert "best.safetensors cannot be read" in err
     (sides,) = [sides for sides in told["defenses"].values() if all(side["trials"] for side in sides)] or [[]]
     assert all(side["value"] == 0.4 for side in sides)

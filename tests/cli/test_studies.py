@@ -6,10 +6,9 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
-from test_commands import TINY, sweep
+from test_commands import TINY, stdout, sweep
 from tiny_study import asked, complete, report, searching, tiny
 
 from sweep.cli.files import load_study
@@ -68,6 +67,8 @@ def test_the_best_is_confirmed_once_every_seed_was_judged(workplace: Path, tmp_p
     for name in ("tiny", "longer"):
         sweep("confirm", name, *options, "--studies", str(tmp_path), folder=workplace)
     rows = {row["name"]: row for row in json.loads(sweep("list", str(tmp_path), "--json", folder=workplace))}
+    found = json.loads(sweep("status", "tiny-confirmation", "--studies", str(tmp_path), "--json", folder=workplace))
+    assert [one["number"] for one in found["confirmed"]] == [rows["tiny"]["best"]["trial"]]
     assert rows["tiny"]["best"]["label"] == "confirmed" and rows["tiny-confirmation"]["confirms"] == "tiny"
     said = sweep("compare", "tiny", "longer", "--studies", str(tmp_path), "--json", folder=workplace)
     paired = json.loads(said)["paired"]
@@ -86,7 +87,7 @@ def test_two_studies_are_compared_on_the_same_images(workplace: Path) -> None:
     assert "on the same 300 validation images under pgd_2" in printed
     assert "`sweep confirm` of both says what may be claimed" in printed
     assert "tiny had 2 trials and" in printed and "longer 3 trials and" in printed
-    told = json.loads(_stdout("compare", "tiny", "longer", "--json", folder=workplace))
+    told = json.loads(stdout("compare", "tiny", "longer", "--json", folder=workplace)[0])
     difference = told["paired"]["difference"]
     best = [row["best"] for row in told["studies"]]
     assert difference["mean"] == pytest.approx(best[0]["value"] - best[1]["value"])
@@ -94,6 +95,14 @@ def test_two_studies_are_compared_on_the_same_images(workplace: Path) -> None:
     for name, sides in told["defenses"].items():
         assert sum(side["trials"] for side in sides) > 0, name
     assert sum(sides[1]["trials"] for sides in told["defenses"].values()) == 3
+
+
+def test_what_runs_prints_its_end_as_json_alone(workplace: Path) -> None:
+    told = json.loads(stdout("resume", "tiny", "--in-process", "--json", folder=workplace)[0])
+    assert (told["study"]["name"], told["study"]["state"], len(told["trials"])) == ("tiny", "finished", 2)
+    config = "studies/tiny/trials/0000/config.json"
+    trial = json.loads(stdout("trial", config, "--set", "epochs=1", "--json", folder=workplace)[0])
+    assert trial["selected_epoch"] == 1 and {"fingerprint", "selected", "final", "validity"} <= trial.keys()
 
 
 def test_what_cannot_be_compared_is_refused_with_the_reason(workplace: Path) -> None:
@@ -147,12 +156,3 @@ def _gone() -> int:
         os._exit(0)
     os.waitpid(child, 0)
     return child
-
-
-def _stdout(*arguments: str, folder: Path) -> Any:
-    """What a command prints on its standard output alone: with --json, nothing else."""
-    from test_commands import _process
-
-    done = _process(*arguments, folder=folder)
-    assert done.returncode == 0, done.stderr
-    return done.stdout

@@ -14,6 +14,7 @@ from test_sampler import told
 from tiny_study import METRIC, complete, cut, events, finish, record, report, searching, tiny
 from tiny_study import told as story
 
+from sweep.analysis.opening import select
 from sweep.domains import LogUniform
 from sweep.errors import JournalError
 from sweep.orchestration.budget import Spending
@@ -194,6 +195,16 @@ def test_killed_after_any_event_it_goes_on_as_it_would_have(tmp_path: Path) -> N
             list(play(search))
             assert {trial.number: (trial.config, trial.params, trial.end) for trial in search.ledger} == whole
             assert search.rungs is not None and search.rungs.values == rungs
+
+
+def test_a_confirmation_takes_each_defenses_best_first(tmp_path: Path) -> None:
+    with searching(tmp_path, compared()) as search:
+        for value in (0.9, 0.2, 0.4, 0.8, 0.3, 0.7):  # standard, adversarial_training, trades, standard, ...
+            complete(search, value, value, value)
+        defenses = [trial.defense for trial in search.ledger]
+    chosen = select(StudyFolder(tmp_path / "tiny"), top=4, seeds=1, attacks=["fgsm"], baselines=False)
+    assert [defenses[number] for number in chosen.trials[:3]] == ["standard", "trades", "adversarial_training"]
+    assert defenses[chosen.trials[3]] == "standard" and chosen.values == (0.9, 0.7, 0.3, 0.8)
 
 
 def test_a_trial_out_of_turn_is_refused(tmp_path: Path) -> None:
