@@ -170,6 +170,8 @@ def client_of(tracking_uri: str) -> Any:
 
 def explained(error: Exception, tracking_uri: str) -> str:
     """One plain sentence without credentials."""
+    if isinstance(error, OSError) and error.filename:  # not of MLflow's, but of the study's folder
+        return f"{error.filename}: {error.strerror}"
     address = redacted(tracking_uri)
     text = " ".join(str(error).split()).replace(tracking_uri.rstrip("/"), address.rstrip("/"))
     if re.search(r"<!doctype|<html", text, re.IGNORECASE):

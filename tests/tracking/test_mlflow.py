@@ -21,7 +21,7 @@ from sweep.errors import SweepError
 from sweep.tracking.address import local_uri, redacted
 from sweep.tracking.journal import FILE_NAME, Journal
 from sweep.tracking.mirror import STATE
-from sweep.tracking.mlflow import Mirror
+from sweep.tracking.mlflow import Mirror, explained
 
 mlflow: Any = pytest.importorskip("mlflow")
 # MLflow 3.17 with SQLAlchemy 2.1: "the noload loader strategy is deprecated"
@@ -406,6 +406,12 @@ def test_a_password_is_written_nowhere(folder: Path, uri: str, capfd: pytest.Cap
     text = str(caught.value) + str(mirror.last_error) + (folder / STATE).read_text() + "".join(capfd.readouterr())
     assert "s3cret" not in text
     assert "ada" not in text.replace("adapter", "")
+
+
+def test_a_folder_that_nobody_may_write_to_is_named() -> None:
+    assert (
+        explained(OSError(30, "Read-only file system", "a/mirror.lock"), "x") == "a/mirror.lock: Read-only file system"
+    )
 
 
 def test_redacting_leaves_the_rest_alone() -> None:
