@@ -20,7 +20,7 @@ from sweep.attacks.base import input_gradient, wrong
 from sweep.checkpoint import load_weights, save_weights
 from sweep.configuration import TrialConfig, fingerprint
 from sweep.datasets import Split
-from sweep.errors import CheckpointError, DataError
+from sweep.errors import CheckpointError, ConfigurationError, DataError
 from sweep.evaluation import adversary_of, attacked_logits, evaluate, predict
 from sweep.exported import restored
 from sweep.models.network import Network, crafting
@@ -94,7 +94,7 @@ def probe(
                 probes[trained.folder] = _read(trained, config, load_weights(path))
             else:
                 missing.append(f"{name} was not looked at; `sweep report` without --no-measure does")
-        except (CheckpointError, DataError) as error:
+        except (CheckpointError, ConfigurationError, DataError) as error:  # as on a machine without its GPU
             missing.append(f"{name}: {error}")
     return probes, missing
 

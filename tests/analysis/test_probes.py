@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -95,6 +96,14 @@ def test_a_report_without_networks_says_what_it_lacks(
     whole = page.write(folder).path.read_text()
     assert 'id="security-curves-1"' in whole and 'id="radius-matrix-1"' in whole
     assert opened == []
+
+
+def test_a_network_that_cannot_be_built_here_is_said(folder: StudyFolder) -> None:
+    first = trained(folder)[0]
+    elsewhere = replace(first, config=first.config | {"model": {"name": "somebodys_own"}})
+    found, missing = probes.probe(folder.path, [elsewhere], measure=True, say=lambda _: None)
+    assert found == {}
+    assert "somebodys_own" in missing[0]
 
 
 def test_the_matrix_goes_by_the_radius_trained_with(folder: StudyFolder) -> None:

@@ -138,6 +138,7 @@ async def _seen(browser: Any, path: Path, width: int, scheme: str) -> Seen:
     return seen
 
 
+@pytest.mark.slow
 @needs_browser
 @pytest.mark.parametrize("name", ["small", "large"])
 def test_every_figure_draws_wide_and_narrow_in_the_light_and_in_the_dark(
