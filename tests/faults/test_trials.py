@@ -53,6 +53,18 @@ STUDY = Study(
     limits=Limits({limits}),
 )
 '''
+HOOK = """
+import importlib.abc, os, sys, time
+
+
+class Stuck(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        while name == "sweep.orchestration.ray_tune" and "default_worker" in sys.argv[0] and os.path.exists({flag!r}):
+            time.sleep(0.1)
+
+
+sys.meta_path.insert(0, Stuck())
+"""
 Told = list[dict[str, Any]]
 
 
@@ -199,3 +211,46 @@ def test_a_node_that_is_lost_and_was_the_only_one_for_a_larger_trial(
     _, lost = told(tmp_path, "lost")
     assert lost["trial"] == 0 and lost["error"]["class"] == "NodeDied" and lost["share"] == 2, lost
     assert "NodeDied: its node was lost" in printed
+
+
+RUN = """
+import sys
+from pathlib import Path
+
+from sweep.orchestration import attempts, ray_tune
+from sweep.orchestration.folder import StudyFolder
+from sweep.orchestration.search import opened
+from sweep.study import Limits
+
+attempts.LEAST_START = 0.0
+
+
+def say(text):
+    print(text, flush=True)
+    search.attempts.study = search.study.model_copy(update={"limits": Limits()})  # the next one has time
+    Path(sys.argv[2]).unlink(missing_ok=True)
+
+
+with opened(StudyFolder(Path(sys.argv[1])), say=say) as search:
+    ray_tune.run(search)
+"""
+
+
+def test_a_process_that_hangs_before_its_first_word(
+    tmp_path: Path, ray_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray's workers hang in an import, as on a file system that does not answer, while a file is there."""
+    flag = tmp_path / "stuck"
+    flag.touch()
+    (tmp_path / "sitecustomize.py").write_text(HOOK.format(flag=str(flag)))
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    study = STUDY.format(title="a stuck start", epochs="2", enqueue=(), trials=2, limits="epoch_hours=8 / 3600")
+    (tmp_path / "tiny.py").write_text(study)
+    folder = StudyFolder.create(tmp_path / "studies", load_study(tmp_path / "tiny.py"))
+    command = [sys.executable, "-c", RUN, str(folder.path), str(flag)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "its process did not start in 0.00222222 hours (limits.epoch_hours)" in done.stdout
+    assert [event["end"] for event in told(tmp_path, "ended")] == ["completed"] * 2 and told(tmp_path, "lost") == []
+    check_that_nothing_is_doubled(tmp_path, 2)
+    wait_until(lambda: not family())
