@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sweep.attacks import NamedAttack
-from sweep.checkpoint import load_metadata, load_weights
+from sweep.checkpoint import load_metadata, load_weights, save_weights
 from sweep.configuration import TrialConfig, misjudged
 from sweep.datasets import ImageShape, Splits
 from sweep.errors import CheckpointError, ConfigurationError, StudyError
@@ -25,6 +26,8 @@ from sweep.registry import Record, validated
 from sweep.resources import choose_device
 from sweep.transfer import transfer
 from sweep.trial import build_network
+
+CONFIG, METRICS, WEIGHTS = TAKEN = ("config.json", "metrics.json", "model.safetensors")
 
 
 @dataclass(frozen=True)
@@ -92,9 +95,25 @@ def load(folder: Path | str) -> Network:
     normalisation are inside. Raises StudyError, ConfigurationError or CheckpointError where the folder holds no export.
     """
     folder = Path(folder)
-    config = validated(TrialConfig, load_json(folder), str(folder / "config.json"))
-    weights = folder / "model.safetensors"
+    config = validated(TrialConfig, load_json(folder), str(folder / CONFIG))
+    weights = folder / WEIGHTS
     return restored(config, shape_of(config, weights), weights)
+
+
+def take(trial: Path, to: Path) -> TrialConfig:
+    """Copy a completed trial's configuration, figures and selected weights from its folder to an export's.
+
+    Raises StudyError where something of it is missing.
+    """
+    missing = [str(trial / file) for file in (CONFIG, METRICS) if not (trial / file).exists()]
+    if missing:
+        raise StudyError(f"a trial without its files cannot be taken away: {', '.join(missing)} is missing")
+    config = validated(TrialConfig, load_json(trial), str(trial / CONFIG))
+    for file in (CONFIG, METRICS):
+        shutil.copyfile(trial / file, to / file)
+    weights = trial / f"{config.select}.safetensors"
+    save_weights(to / WEIGHTS, load_weights(weights), shape_of(config, weights).metadata())
+    return config
 
 
 def shape_of(config: TrialConfig, weights: Path) -> ImageShape:
@@ -111,8 +130,8 @@ def load_network(folder: Path, splits: Splits) -> Network:
     It is a substitute for whatever is trained on these images, so its own data are not loaded; channels, size and
     classes must be its own.
     """
-    config = validated(TrialConfig, load_json(folder), str(folder / "config.json"))
-    return restored(config, splits, folder / "model.safetensors")
+    config = validated(TrialConfig, load_json(folder), str(folder / CONFIG))
+    return restored(config, splits, folder / WEIGHTS)
 
 
 def restored(config: TrialConfig, images: Splits | ImageShape, weights: Path) -> Network:
@@ -132,7 +151,7 @@ def restored(config: TrialConfig, images: Splits | ImageShape, weights: Path) ->
 
 def load_json(path: Path) -> dict[str, Any]:
     """A configuration: a file, or the `config.json` of a folder."""
-    file = path / "config.json" if path.is_dir() else path
+    file = path / CONFIG if path.is_dir() else path
     try:
         value = json.loads(file.read_text())
     except FileNotFoundError:

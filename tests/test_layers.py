@@ -43,6 +43,7 @@ ORDER = [
     "judgement",
     "trial",
     "exported",
+    "pyfunc",
     "search_space",
     "provisions",
     "soundness",
@@ -70,6 +71,9 @@ ORDER = [
     "tracking.contents",
     "tracking.address",
     "tracking.home",
+    "tracking.store",
+    "tracking.models",
+    "tracking.description",
     "tracking.mlflow",
     "tracking.attach",
     "tracking.probe",
@@ -82,7 +86,7 @@ ENGINE = [name for name in ORDER[: ORDER.index("study") + 1] if name not in PLAN
 ROOMS = {
     "ray": {"orchestration.ray_tune"},
     "optuna": {"orchestration.optuna_study", "orchestration.sampler", "analysis.importance"},
-    "mlflow": {"tracking.mlflow"},
+    "mlflow": {"tracking.store"},
 }
 LONGEST_FILE = 300
 LONGEST_FUNCTION = 50

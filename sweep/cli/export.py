@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sweep.cli.inspect import DEFAULT_STUDIES, IncludeSuspect, Studies
+from sweep.cli.tracking import TrackingUri
 
 if TYPE_CHECKING:
     from sweep.analysis.export.chosen import Chosen
+    from sweep.orchestration.folder import StudyFolder
 
 
 def export(
@@ -29,38 +31,74 @@ def export(
     to: Annotated[
         Path | None, typer.Option("--to", help="Folder to write to; none: named after the study and the trial.")
     ] = None,
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="Also model.onnx, whose logits are compared with the network's.")
+    ] = False,
+    register: Annotated[
+        str | None,
+        typer.Option("--register", metavar="NAME", help="Also a version of this model in MLflow: the champion."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an export that is there.")] = False,
     studies: Studies = DEFAULT_STUDIES,
     include_suspect: IncludeSuspect = False,
+    tracking_uri: TrackingUri = None,
 ) -> None:
-    """Take a trial away: configuration, weights, figures, a model card, RobustBench's entry.
-
-    The folder runs again with `sweep trial`, and `sweep.load` in Python gives its network, preprocessing inside.
+    """Take a trial away: configuration (for `sweep trial`), weights (for `sweep.load` in Python), figures, model card.
 
     Example: sweep export digits --best --to best/
     """
-    from sweep.analysis.export import bundle, choose
+    from sweep.analysis.export import bundle
     from sweep.errors import StudyError
     from sweep.orchestration.folder import StudyFolder
 
     if (best, confirmed, pareto, number is not None).count(True) != 1:
         raise StudyError("choose one of --best, --confirmed, --pareto and --trial N")
+    if pareto and register:
+        raise StudyError("--register makes one trial the champion: choose it with --trial N")
     folder = StudyFolder.find(studies, study)
-    ledger = folder.ledger()
+    found = _chosen(folder, best, confirmed, number, include_suspect)
     if pareto:
-        front = choose.front(folder, ledger, include_suspect=include_suspect)
-        written = bundle.export_front(front, to or Path(f"{folder.path.name}-front"), force=force)
+        written = bundle.export_front(found, to or Path(f"{folder.path.name}-front"), force=force, onnx=onnx)
     else:
-        if number is not None:
-            chosen = choose.numbered(folder, ledger, number, include_suspect=include_suspect)
-        else:
-            chosen = (choose.best if best else choose.confirmed)(folder, ledger, include_suspect=include_suspect)
-        front = [chosen]
-        default = Path(f"{chosen.folder.path.name}-{chosen.trial.number:04d}")
-        written = bundle.export(chosen, to or default, force=force)
-    for chosen in front:
-        typer.echo(_summed_up(chosen))
-    typer.echo("\n".join(f"  {path}" for path in written))
+        default = Path(f"{found[0].folder.path.name}-{found[0].trial.number:04d}")
+        written = bundle.export(found[0], to or default, force=force, onnx=onnx)
+    typer.echo("\n".join([*map(_summed_up, found), *(f"  {path}" for path in written)]))
+    if register is not None:
+        _register(found[0], register, tracking_uri)
+
+
+def _chosen(
+    folder: StudyFolder, best: bool, confirmed: bool, number: int | None, include_suspect: bool
+) -> list[Chosen]:
+    """The trial that was asked for; where none was by itself, the front."""
+    from sweep.analysis.export import choose
+
+    ledger = folder.ledger()
+    if number is not None:
+        return [choose.numbered(folder, ledger, number, include_suspect=include_suspect)]
+    if best or confirmed:
+        return [(choose.best if best else choose.confirmed)(folder, ledger, include_suspect=include_suspect)]
+    return choose.front(folder, ledger, include_suspect=include_suspect)
+
+
+def _register(chosen: Chosen, name: str, tracking_uri: str | None) -> None:
+    """Send MLflow what it lacks of the study, then make the trial's model a version there."""
+    from sweep.errors import StudyError
+    from sweep.tracking import models
+    from sweep.tracking.address import redacted
+    from sweep.tracking.home import uri_of
+    from sweep.tracking.mlflow import Mirror
+    from sweep.tracking.probe import probe
+
+    searched = chosen.folder.searched()
+    home = searched if searched is not None and searched.exists() else chosen.folder.path
+    uri, experiment = uri_of(home, tracking_uri), chosen.study.experiment
+    if away := probe(uri, experiment):
+        raise StudyError(f"{away}; the export is written, and --register may be asked for again")
+    Mirror(chosen.folder.path, uri, experiment, searched).sync()
+    told = {"standing": f"{chosen.title}; {chosen.standing}", "defense": chosen.trial.defense}
+    version = models.register(uri, chosen.folder, chosen.trial.number, name, told)
+    typer.echo(f"version {version} of {name} in {redacted(uri)}, the champion: models:/{name}@{models.ALIAS}")
 
 
 def _summed_up(chosen: Chosen) -> str:

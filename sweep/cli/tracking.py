@@ -57,10 +57,11 @@ def sync(
     if not folder.journal.exists():
         raise StudyError(f"{folder.path} has no journal yet: there is nothing to send")
     mirror = Mirror(folder.path, uri, name, folder.searched())
-    sent, found = mirror.sync(), check(folder.path, uri, name)
+    confirms = folder.searched() is not None
+    sent, found = mirror.sync(), check(folder.path, uri, name, confirms=confirms)
     if not found.is_faithful:
         typer.echo(f"{_wrong(found)}; sending everything again")
-        sent, found = sent + mirror.sync(again=True), check(folder.path, uri, name)
+        sent, found = sent + mirror.sync(again=True), check(folder.path, uri, name, confirms=confirms)
     typer.echo(f"sent {sent:,} events of the journal to {redacted(uri)}")
     typer.echo(f"MLflow holds {found.runs:,} runs and {found.metrics:,} metric values of {name}: {_wrong(found)}")
     if found.runs_deleted:
@@ -82,6 +83,7 @@ def refuse_unusable(tracking_uri: str | None, study: str) -> None:
 
 def _wrong(found: Check) -> str:
     differing = f", {found.differing:,} runs differ" if found.differing else ""
+    differing += f", {found.models_missing:,} models are missing" if found.models_missing else ""
     return (
         f"missing {found.runs_missing:,} runs and {found.metrics_missing:,} values, "
         f"doubled {found.runs_doubled:,} runs and {found.metrics_doubled:,} values{differing}"
@@ -105,8 +107,8 @@ def ui(
     from sweep.orchestration.folder import StudyFolder
     from sweep.tracking.address import is_database, redacted
     from sweep.tracking.home import uri_of
-    from sweep.tracking.mlflow import client_of, experiment_of
     from sweep.tracking.probe import probe
+    from sweep.tracking.store import client_of, experiment_of
 
     folder = StudyFolder.find(studies, study or _newest(studies))
     name, uri = folder.study().experiment, uri_of(folder.path, tracking_uri)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sweep.errors import StudyError
 from sweep.tracking.address import local_uri, redacted
-from sweep.tracking.mlflow import client_of, experiment_of, explained, identity, number_of, runs_of, set_environment
+from sweep.tracking.store import client_of, experiment_of, explained, identity, number_of, runs_of, set_environment
 
 
 def attach(folder: Path, tracking_uri: str, study: str, files: Sequence[Path], under: str) -> str:

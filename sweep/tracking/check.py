@@ -16,7 +16,8 @@ from sweep.tracking.contents import Contents, Point, contents, milliseconds, run
 from sweep.tracking.home import address_of
 from sweep.tracking.journal import FILE_NAME, read
 from sweep.tracking.mirror import mirrored
-from sweep.tracking.mlflow import (
+from sweep.tracking.models import runs_with_model
+from sweep.tracking.store import (
     MOST_POINTS,
     client_of,
     experiment_of,
@@ -41,15 +42,17 @@ class Check:
     metrics_missing: int = 0
     metrics_doubled: int = 0
     differing: int = 0
+    models_missing: int = 0
 
     @property
     def is_faithful(self) -> bool:
-        wrong = (self.runs_missing, self.runs_doubled, self.metrics_missing, self.metrics_doubled, self.differing)
-        return not any(wrong)
+        runs = (self.runs_missing, self.runs_doubled, self.differing, self.models_missing)
+        return not any((*runs, self.metrics_missing, self.metrics_doubled))
 
 
-def check(folder: Path, tracking_uri: str, study: str) -> Check:
-    """Compare every run and every metric that MLflow has acknowledged, or all of the journal's, with what it holds.
+def check(folder: Path, tracking_uri: str, study: str, *, confirms: bool = False) -> Check:
+    """Compare every run and every metric that MLflow has acknowledged, or all of the journal's, with what it holds;
+    where the study `confirms`, also whether each completed trial has its model there.
 
     What a running sweep writes and sends meanwhile does not count, though its run may seem to differ.
     """
@@ -58,6 +61,7 @@ def check(folder: Path, tracking_uri: str, study: str) -> Check:
     client = client_of(tracking_uri)
     experiment = experiment_of(client, study)
     result, seen, deleted = Check(), Counter[int | None](), set[int | None]()
+    modelled = runs_with_model(client, experiment.experiment_id) if experiment and confirms else set()
     pages = runs_of(client, experiment.experiment_id, identity(folder), _RUNS_AT_ONCE) if experiment else ()
     for page in pages:
         runs = [run for run in page if run.info.lifecycle_stage == "active"]
@@ -67,6 +71,7 @@ def check(folder: Path, tracking_uri: str, study: str) -> Check:
         result.differing += sum(_differs(run, wanted[run.info.run_id]) for run in runs)
         held = _held(client, runs, wanted, now)
         for run, expected in wanted.items():
+            result.models_missing += confirms and expected.tags.get("end") == "completed" and run not in modelled
             points = set(expected.points)
             result.metrics += len(held[run])
             result.metrics_missing += len(points.difference(held[run]))

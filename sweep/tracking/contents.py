@@ -18,6 +18,18 @@ STATUS = {
     "failed": "FAILED",
     "timed_out": "KILLED",
 }
+_GROUPS = {  # MLflow draws the metrics of a prefix together
+    "epsilon": "schedule/epsilon",
+    "alpha": "schedule/alpha",
+    "learning_rate": "schedule/learning_rate",
+    "gradient_evaluations": "cost/gradient_evaluations",
+    "seconds": "cost/seconds",
+    "peak_memory_mb": "cost/peak_memory_mb",
+    "validation/gradient_evaluations": "cost/validation_gradient_evaluations",
+    "validation/seconds": "cost/validation_seconds",
+    "overhead/gradient_evaluations": "cost/overhead",
+}
+_LEFT_OUT = ("confidence_right", "confidence_wrong", "clean_loss")  # of the last figures: the journal has them
 _LONGEST_VALUE = 500  # characters of a parameter or tag; MLflow itself allows 6000
 
 
@@ -95,11 +107,13 @@ def _lost(run: Contents, event: Mapping[str, Any]) -> None:
 
 def _ended(run: Contents, event: Mapping[str, Any]) -> None:
     best, final, error = event["best"] or {}, event["final"] or {}, event["error"] or {}
-    run.points += _points(event, best.get("metrics", {}), best.get("epoch", 0), prefix="best/")
-    run.points += _points(event, final, prefix="final/")
+    run.points += _best(event, best) if best else []
+    kept = {name: value for name, value in final.items() if not name.endswith(_LEFT_OUT)}
+    run.points += _points(event, kept, prefix="final/")
     validity = event.get("validity") or {"verdict": "unchecked", "figures": {}}
-    run.points += _points(event, validity["figures"], prefix="validity/")
     _tag(run, {"end": event["end"], "validity": validity["verdict"]})
+    if figures := validity["figures"]:  # a tag: twenty columns of metrics would hide the few that are compared
+        _tag(run, {"validity.figures": ", ".join(f"{id} {figure:.3g}" for id, figure in figures.items())})
     found = {outcome: validity[outcome] for outcome in ("suspect", "investigate") if validity.get(outcome)}
     _tag(run, {f"validity.{outcome}": ", ".join(ids) for outcome, ids in found.items()})
     _tag(run, {f"error.{name}": text for name, text in error.items()})
@@ -133,8 +147,16 @@ def _tag(run: Contents, tags: Mapping[str, Any]) -> None:
     run.tags.update((name, shortened(str(value))) for name, value in tags.items())
 
 
+def _best(event: Mapping[str, Any], best: Mapping[str, Any]) -> list[Point]:
+    """What the epoch that counts, which is their step, was judged by: the columns to sort trials by."""
+    judged = {name: value for name, value in best["metrics"].items() if name.startswith("validation/")}
+    shown = {name: value for name, value in judged.items() if name not in _GROUPS}
+    return _points(event, shown, best["epoch"], prefix="best/")
+
+
 def _points(event: Mapping[str, Any], values: Mapping[str, float], step: int = 0, prefix: str = "") -> list[Point]:
-    return [Point(prefix + name, float(value), milliseconds(event), step) for name, value in values.items()]
+    time = milliseconds(event)
+    return [Point(_GROUPS.get(name, prefix + name), float(value), time, step) for name, value in values.items()]
 
 
 def _flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:

@@ -7,31 +7,28 @@ in step and timestamp too, and both are the journal's), and a parameter or tag s
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
-import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from sweep.errors import JournalError, StudyError
+from sweep.errors import JournalError, SweepError
+from sweep.orchestration.folder import StudyFolder
+from sweep.tracking import models
 from sweep.tracking.address import is_database, redacted
-from sweep.tracking.contents import Contents, Point, contents, milliseconds, run_of, shortened
+from sweep.tracking.contents import Contents, contents, milliseconds, run_of, shortened
+from sweep.tracking.description import description
 from sweep.tracking.home import address_of
-from sweep.tracking.journal import FILE_NAME, read
 from sweep.tracking.mirror import Destination, JournalMirror
-
-MOST_POINTS = 25_000  # of a metric that MLflow gives at once
-# No HTTP retries: our own come later and look first whether the lost answer's request had made its run after all.
-_ENVIRONMENT = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-}
+from sweep.tracking.store import (
+    client_of,
+    experiment_of,
+    explained,
+    found_runs,
+    identity,
+    library,
+    set_environment,
+)
 
 
 class Mirror(JournalMirror):
@@ -64,10 +61,10 @@ class Runs:
         self._client = client
         self._experiment = experiment
         self._under = under
-        self._study_file = folder / "study.json"
+        self._folder = folder
         self._identity = {"sweep.study": study, "sweep.journal": identity(folder)}
         self._known: dict[int | None, str] = {}
-        for number, (chosen, *twins) in _found(client, experiment, self._identity["sweep.journal"]).items():
+        for number, (chosen, *twins) in found_runs(client, experiment, self._identity["sweep.journal"]).items():
             self._known[number] = chosen.run
             for twin in twins:
                 if not twin.is_deleted:  # a request made it whose answer was so late that the run was made again
@@ -111,8 +108,12 @@ class Runs:
                 self._client.set_terminated(run, added.status, end_time=added.ended)
             elif added.status is not None:
                 self._client.update_run(run, status=added.status)
+        if number is None:
+            self._describe(run, added)
         if added.begins_session:
             self._copy_study_file(run)
+        if self._under is not None and number is not None and added.tags.get("end") == "completed":
+            self._log_model(run, number, added.tags)
 
     def _create_parent(self, began: int | None) -> str:
         name = self._identity["sweep.study"]
@@ -120,7 +121,7 @@ class Runs:
             return self._create(f"sweep {name}", began)
         searched = None
         with suppress(JournalError):  # a copy may have come without the study that it confirms: it stands alone
-            searched = _found(self._client, self._experiment, identity(self._under)).get(None)
+            searched = found_runs(self._client, self._experiment, identity(self._under)).get(None)
         return self._create(f"confirm {name}", began, {"mlflow.parentRunId": searched[0].run} if searched else None)
 
     def _create(self, name: str, began: int | None, tags: dict[str, str] | None = None) -> str:
@@ -129,7 +130,7 @@ class Runs:
         return str(run.info.run_id)
 
     def _log(self, run: str, added: Contents) -> None:
-        entities = _mlflow().entities
+        entities = library().entities
         self._client.log_batch(
             run,
             metrics=[entities.Metric(*point) for point in added.points],
@@ -143,131 +144,38 @@ class Runs:
 
         Should MLflow itself be away, then the next request fails as well, and the whole event is sent again.
         """
-        if self._study_file.exists():
-            place = Path(self._client.get_experiment(self._experiment).artifact_location.removeprefix("file://"))
-            if place.is_absolute() and not place.parent.exists():
-                where = f"its place, {place}, is not here (any more)"
-                raise _RefusedError(f"{self._study_file.name} was not copied: {where}")
+        study_file = self._folder / "study.json"
+        if study_file.exists():
+            self._refuse_absent_place(study_file.name)
             try:
-                self._client.log_artifact(run, str(self._study_file))
+                self._client.log_artifact(run, str(study_file))
             except Exception as error:
-                raise _RefusedError(f"{self._study_file.name} was not copied ({type(error).__name__})") from error
+                raise _RefusedError(f"{study_file.name} was not copied ({type(error).__name__})") from error
 
+    def _refuse_absent_place(self, what: str) -> None:
+        """Raise where MLflow would put files into a folder that was moved, which would make it again."""
+        place = Path(self._client.get_experiment(self._experiment).artifact_location.removeprefix("file://"))
+        if place.is_absolute() and not place.parent.exists():
+            raise _RefusedError(f"{what} was not copied: its place, {place}, is not here (any more)")
 
-def set_environment() -> None:
-    """Tell MLflow how to behave in this process; what the user has set, stays.
+    def _describe(self, run: str, added: Contents) -> None:
+        """What people read first, where there is a study to tell of."""
+        is_over = "closed" in added.tags
+        if added.begins_session or is_over:
+            with suppress(SweepError):
+                text = description(StudyFolder(self._folder), run, self._experiment, is_over=is_over)
+                self._client.set_tag(run, "mlflow.note.content", text)
 
-    Never taken back, because another thread may be copying the environment.
-    """
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-
-
-def client_of(tracking_uri: str) -> Any:
-    """MLflow's client."""
-    return _mlflow().MlflowClient(tracking_uri)
-
-
-def explained(error: Exception, tracking_uri: str) -> str:
-    """One plain sentence without credentials."""
-    if isinstance(error, OSError) and error.filename:  # not of MLflow's, but of the study's folder
-        return f"{error.filename}: {error.strerror}"
-    address = redacted(tracking_uri)
-    text = " ".join(str(error).split()).replace(tracking_uri.rstrip("/"), address.rstrip("/"))
-    if re.search(r"<!doctype|<html", text, re.IGNORECASE):
-        return f"{address} answers with a web page: is it the address of an MLflow server?"
-    if "timed out" in text or "timeout exception" in text:
-        return f"{address} cannot be reached: it does not answer (timed out)"
-    if cause := re.search(r"(?:Caused by .*?\): |ResponseError\(')(.+?)[\"')]*$", text):
-        return f"{address} cannot be reached: {redacted(cause[1])}"
-    return f"{type(error).__name__}: {shortened(redacted(text), 300)}"
-
-
-def identity(folder: Path) -> str:
-    """What tells a journal's runs from those of another sweep of that name: its first event (host, process, time)."""
-    first, _ = next(read(folder / FILE_NAME), (None, 0))
-    if first is None:
-        raise JournalError(f"{folder / FILE_NAME}: there is no event in it yet")
-    return hashlib.sha256(json.dumps(first, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def experiment_of(client: Any, name: str) -> Any:
-    """The experiment of this name, or None. Raises StudyError for one that was deleted."""
-    found = client.get_experiment_by_name(name)
-    if found is not None and found.lifecycle_stage != "active":
-        how = f"`mlflow experiments restore --experiment-id {found.experiment_id}`"
-        raise StudyError(f"the MLflow experiment '{name}' was deleted there: bring it back with {how}")
-    return found
-
-
-def runs_of(client: Any, experiment: str, journal: str, at_once: int = 500) -> Iterator[list[Any]]:
-    """The runs of a journal, page by page, also those deleted in MLflow."""
-    page = None
-    while page is None or page.token:
-        page = client.search_runs(
-            [experiment],
-            f"tags.`sweep.journal` = '{journal}'",
-            run_view_type=_mlflow().entities.ViewType.ALL,
-            max_results=at_once,
-            order_by=["attributes.run_id"],
-            page_token=page.token if page else None,
-        )
-        yield list(page)
-
-
-def number_of(run: Any) -> int | None:
-    """The trial that a run shows; None: it is the parent."""
-    trial = run.data.tags.get("sweep.trial")
-    return None if trial is None else int(trial)
-
-
-def history(client: Any, runs: Sequence[str], metric: str) -> Iterator[tuple[str, Point]]:
-    """Every value of a metric in up to a hundred runs, together no more than `MOST_POINTS`, in one request.
-
-    The public client asks for one run and one metric at a time, which takes minutes where this takes seconds.
-    """
-    store = client._tracking_client.store
-    if hasattr(store, "get_metric_history_bulk"):
-        values = [value.to_dict() for value in store.get_metric_history_bulk(list(runs), metric, MOST_POINTS)]
-    else:
-        values = (
-            _mlflow()
-            .utils.rest_utils.http_request(
-                host_creds=store.get_host_creds(),
-                endpoint="/ajax-api/2.0/mlflow/metrics/get-history-bulk",
-                method="GET",
-                params=[*(("run_id", run) for run in runs), ("metric_key", metric), ("max_results", str(MOST_POINTS))],
-            )
-            .json()["metrics"]
-        )
-    for value in values:
-        yield value["run_id"], Point(metric, float(value["value"]), int(value["timestamp"]), int(value["step"]))
-
-
-class _Found(NamedTuple):
-    """A run that was found, the one that counts before its twins: neither deleted nor empty."""
-
-    is_deleted: bool
-    emptiness: int
-    run: str
-
-
-def _found(client: Any, experiment: str, journal: str) -> dict[int | None, list[_Found]]:
-    found: dict[int | None, list[_Found]] = {}
-    for page in runs_of(client, experiment, journal):
-        for run in page:
-            amount = len(run.data.metrics) + len(run.data.params) + len(run.data.tags)
-            place = _Found(run.info.lifecycle_stage != "active", -amount, run.info.run_id)
-            found.setdefault(number_of(run), []).append(place)
-    return {number: sorted(runs) for number, runs in found.items()}
-
-
-def _mlflow() -> Any:
-    """MLflow, imported by the thread that needs it: it takes seconds."""
-    import mlflow  # noqa: PLC0415
-
-    logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # it tells the terminal of each failure, which is ours to do
-    return mlflow
+    def _log_model(self, run: str, number: int, tags: Mapping[str, str]) -> None:
+        """Best effort as well: `sweep sync` looks for the models that are missing, and sends them."""
+        self._refuse_absent_place("its model")
+        trial = self._folder / "trials" / f"{number:04d}"
+        told = {name: tags[name] for name in ("defense", "validity") if name in tags}
+        try:
+            models.log(self._client, self._experiment, run, trial, told)
+        except Exception as error:
+            reason = shortened(redacted(f"{type(error).__name__}: {error}"), 300)
+            raise _RefusedError(f"its model was not logged ({reason})") from error
 
 
 def _experiment(client: Any, name: str, artifacts: str | None) -> str:
@@ -285,7 +193,7 @@ def _refusals() -> Iterator[None]:
     """An answer that no repetition would change (a deleted run, a name with a strange letter) as a refusal."""
     try:
         yield
-    except _mlflow().exceptions.MlflowException as error:
+    except library().exceptions.MlflowException as error:
         if error.error_code != "INVALID_PARAMETER_VALUE":
             raise
         raise _RefusedError(shortened(redacted(" ".join(str(error).split())), 300)) from error

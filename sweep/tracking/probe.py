@@ -14,7 +14,7 @@ from typing import Any
 
 from sweep.errors import StudyError
 from sweep.tracking.address import is_database, redacted
-from sweep.tracking.mlflow import client_of, experiment_of, explained, set_environment
+from sweep.tracking.store import client_of, experiment_of, explained, set_environment
 
 _ALWAYS_WRONG = ("BadStatusLine", "SSLError", "InvalidURL", "Invalid url", "InvalidSchema")
 _MAY_PASS = ("ConnectionError", "ConnectTimeout", "ReadTimeout", "RetryError")  # names of what `requests` raises

@@ -6,7 +6,6 @@ import json
 import multiprocessing
 import os
 import re
-import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -15,56 +14,33 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import binom
-from tiny_study import METRIC, finish, report, searching, tiny
+from tiny_study import METRIC, finish, report, searching
 
 import sweep
 from sweep.analysis.confirm import outcome
 from sweep.analysis.export import bundle, choose
 from sweep.analysis.export.account import wilson
 from sweep.analysis.export.robustbench import radius
-from sweep.analysis.opening import begin, select
 from sweep.analysis.results import pareto
 from sweep.checkpoint import folder_atomically, load_weights
 from sweep.configuration import TrialConfig
 from sweep.errors import CheckpointError, StudyError
 from sweep.objective import Maximize
-from sweep.orchestration import in_process
 from sweep.orchestration.folder import StudyFolder
-from sweep.orchestration.search import opened
 from sweep.registry import validated
 from sweep.trial import Trial
 
 FILES = ["README.md", "config.json", "metrics.json", "model.safetensors", "robustbench.json"]
 
 
-@pytest.fixture(scope="module")
-def searched(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
-    """Four trials, really trained."""
-    folder = StudyFolder.create(tmp_path_factory.mktemp("exported"), tiny(final_attacks=[{"name": "fgsm"}]))
-    with opened(folder) as search:
-        in_process.run(search)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def confirmed(searched: StudyFolder) -> StudyFolder:
-    """A copy of the search, of which the best is confirmed with two seeds."""
-    folder = StudyFolder(searched.path.parent / "again" / "tiny")
-    shutil.copytree(searched.path, folder.path)
-    confirming = begin(folder, select(folder, top=1, seeds=2, attacks=["fgsm"], baselines=False), again=False)
-    with opened(confirming) as search:
-        in_process.run(search)
-    return folder
-
-
 def written(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_the_best_is_taken_away_and_called_unconfirmed(searched: StudyFolder, tmp_path: Path) -> None:
-    ledger = searched.ledger()
-    best = choose.best(searched, ledger)
-    assert best.trial is ledger.ranked(searched.study().objective[0])[0]
+def test_the_best_is_taken_away_and_called_unconfirmed(trained_study: StudyFolder, tmp_path: Path) -> None:
+    ledger = trained_study.ledger()
+    best = choose.best(trained_study, ledger)
+    assert best.trial is ledger.ranked(trained_study.study().objective[0])[0]
     assert best.standing == "unconfirmed"
     bundle.export(best, tmp_path / "best")
     assert written(tmp_path / "best") == FILES
@@ -78,9 +54,9 @@ def test_the_best_is_taken_away_and_called_unconfirmed(searched: StudyFolder, tm
     assert entry["dataset"] == "digits" and entry["eps"] == "0.05"
 
 
-def test_what_is_loaded_is_what_was_trained(searched: StudyFolder, tmp_path: Path) -> None:
+def test_what_is_loaded_is_what_was_trained(trained_study: StudyFolder, tmp_path: Path) -> None:
     """The same logits to the last digit, and no data are needed."""
-    chosen = choose.best(searched, searched.ledger())
+    chosen = choose.best(trained_study, trained_study.ledger())
     bundle.export(chosen, tmp_path / "best")
     config = validated(TrialConfig, chosen.trial.config, "the trial")
     trial = Trial(config)
@@ -96,18 +72,18 @@ def test_what_is_loaded_is_what_was_trained(searched: StudyFolder, tmp_path: Pat
     assert torch.equal(network(images), trial.network(images))
 
 
-def test_what_cannot_be_loaded_is_a_sentence(searched: StudyFolder, tmp_path: Path) -> None:
+def test_what_cannot_be_loaded_is_a_sentence(trained_study: StudyFolder, tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"there is no configuration at .*nowhere"):
         sweep.load("nowhere")
-    bundle.export(choose.numbered(searched, searched.ledger(), 0), tmp_path / "zero")
+    bundle.export(choose.numbered(trained_study, trained_study.ledger(), 0), tmp_path / "zero")
     (tmp_path / "zero" / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(CheckpointError, match="not a safetensors file"):
         sweep.load(str(tmp_path / "zero"))
 
 
-def test_the_front_is_a_folder_for_each(searched: StudyFolder, tmp_path: Path) -> None:
-    ledger = searched.ledger()
-    front = choose.front(searched, ledger)
+def test_the_front_is_a_folder_for_each(trained_study: StudyFolder, tmp_path: Path) -> None:
+    ledger = trained_study.ledger()
+    front = choose.front(trained_study, ledger)
     wanted = pareto(ledger, [Maximize(METRIC), Maximize("validation/clean_accuracy")])
     assert {each.trial.number for each in front} == {trial.number for trial in wanted}
     bundle.export_front(front, tmp_path / "front")
@@ -117,9 +93,9 @@ def test_the_front_is_a_folder_for_each(searched: StudyFolder, tmp_path: Path) -
     assert written(tmp_path / "front") == [f"trial-{front[0].trial.number:04d}"]
 
 
-def test_what_was_confirmed_is_its_first_seed_with_the_figures_of_all(confirmed: StudyFolder, tmp_path: Path) -> None:
-    chosen = choose.confirmed(confirmed, confirmed.ledger())
-    confirming = StudyFolder.find(confirmed.path.parent, "tiny-confirmation")
+def test_what_was_confirmed_is_its_first_seed(confirmed_study: StudyFolder, tmp_path: Path) -> None:
+    chosen = choose.confirmed(confirmed_study, confirmed_study.ledger())
+    confirming = StudyFolder.find(confirmed_study.path.parent, "tiny-confirmation")
     assert (chosen.folder.path, chosen.trial.number) == (confirming.path, 0), "no seed is chosen by its figures"
     bundle.export(chosen, tmp_path / "won")
     card = (tmp_path / "won" / "README.md").read_text()
@@ -133,16 +109,16 @@ def test_what_was_confirmed_is_its_first_seed_with_the_figures_of_all(confirmed:
     entry = json.loads((tmp_path / "won" / "robustbench.json").read_text())
     assert entry["clean_acc"] == f"{100 * chosen.trial.final['test/clean_accuracy']:.2f}"
     assert entry["autoattack_acc"] is None, "fgsm is none"
-    searched_best = choose.best(confirmed, confirmed.ledger())
+    searched_best = choose.best(confirmed_study, confirmed_study.ledger())
     assert searched_best.standing.startswith("unconfirmed itself: of 2 fresh seeds")
     bundle.export(searched_best, tmp_path / "best")
     assert "this network's own figures are not" in (tmp_path / "best" / "README.md").read_text()
 
 
-def test_nothing_is_confirmed_before_it_is(searched: StudyFolder, confirmed: StudyFolder) -> None:
+def test_nothing_is_confirmed_before_it_is(trained_study: StudyFolder, confirmed_study: StudyFolder) -> None:
     with pytest.raises(StudyError, match="`sweep confirm tiny` does so"):
-        choose.confirmed(searched, searched.ledger())
-    confirming = StudyFolder.find(confirmed.path.parent, "tiny-confirmation")
+        choose.confirmed(trained_study, trained_study.ledger())
+    confirming = StudyFolder.find(confirmed_study.path.parent, "tiny-confirmation")
     for refused in (choose.best, choose.front, choose.confirmed):
         with pytest.raises(StudyError, match="luckiest seed: `sweep export tiny --confirmed`"):
             refused(confirming, confirming.ledger())
@@ -171,13 +147,13 @@ def test_a_trial_without_its_files_is_not_exported(tmp_path: Path) -> None:
         report(search, 0, 1, 0.5)
         finish(search, 0)
     folder = StudyFolder.find(tmp_path, "tiny")
-    with pytest.raises(StudyError, match=r"trial 0 cannot be exported: .*config\.json.* is missing"):
+    with pytest.raises(StudyError, match=r"cannot be taken away: .*0000/config\.json.* is missing"):
         bundle.export(choose.best(folder, folder.ledger()), tmp_path / "best")
     assert written(tmp_path) == ["tiny"], "nothing is left of it"
 
 
-def test_only_an_export_is_overwritten_and_only_by_request(searched: StudyFolder, tmp_path: Path) -> None:
-    zero, one = (choose.numbered(searched, searched.ledger(), number) for number in (0, 1))
+def test_only_an_export_is_overwritten_and_only_by_request(trained_study: StudyFolder, tmp_path: Path) -> None:
+    zero, one = (choose.numbered(trained_study, trained_study.ledger(), number) for number in (0, 1))
     bundle.export(zero, tmp_path / "kept")
     with pytest.raises(StudyError, match=r"holds an export already .* or --force"):
         bundle.export(one, tmp_path / "kept")

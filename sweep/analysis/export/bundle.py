@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from sweep.analysis.export import onnx as onnx_file
 from sweep.analysis.export.account import of_network, of_seeds
 from sweep.analysis.export.card import card
 from sweep.analysis.export.chosen import Chosen
 from sweep.analysis.export.robustbench import entry
-from sweep.checkpoint import folder_atomically, load_weights, save_weights, write_json, write_text
-from sweep.configuration import TrialConfig
+from sweep.checkpoint import folder_atomically, write_json, write_text
 from sweep.errors import StudyError
-from sweep.exported import load, shape_of
-from sweep.registry import validated
+from sweep.exported import TAKEN, WEIGHTS, load, shape_of, take
 
-CONFIG, METRICS, WEIGHTS, CARD, ENTRY, ONNX = FILES = (
-    "config.json",
-    "metrics.json",
-    "model.safetensors",
-    "README.md",
-    "robustbench.json",
-    "model.onnx",
-)
+CARD, ENTRY = "README.md", "robustbench.json"
+FILES = (*TAKEN, CARD, ENTRY, onnx_file.FILE_NAME)
 
 
 def export(chosen: Chosen, to: Path, *, force: bool = False, onnx: bool = False) -> list[Path]:
@@ -50,21 +41,13 @@ def export_front(front: Sequence[Chosen], to: Path, *, force: bool = False, onnx
 
 
 def _fill(folder: Path, chosen: Chosen, name: str, onnx: bool) -> None:
-    trial = chosen.trial
-    source = chosen.folder.trial(trial.number)
-    weights = source / ("best.safetensors" if trial.config["select"] == "best" else "last.safetensors")
-    missing = [str(path) for path in (source / CONFIG, source / METRICS, weights) if not path.exists()]
-    if missing:
-        raise StudyError(f"trial {trial.number} cannot be exported: {', '.join(missing)} is missing")
-    for file in (CONFIG, METRICS):
-        shutil.copyfile(source / file, folder / file)
-    config = validated(TrialConfig, json.loads((folder / CONFIG).read_text()), str(source / CONFIG))
-    shape = shape_of(config, weights)
-    save_weights(folder / WEIGHTS, load_weights(weights), shape.metadata())
-    load(folder)  # what nobody can load is nothing to take away
+    config = take(chosen.folder.trial(chosen.trial.number), folder)
+    network = load(folder)  # what nobody can load is nothing to take away
+    shape = shape_of(config, folder / WEIGHTS)
+    told = onnx_file.write(network, config, shape, folder / onnx_file.FILE_NAME) if onnx else None
     own, seeds = of_network(chosen, config), of_seeds(chosen)
     write_json(folder / ENTRY, entry(chosen, config, own))
-    write_text(folder / CARD, card(chosen, config, shape, own, seeds, name=name, onnx=None))
+    write_text(folder / CARD, card(chosen, config, shape, own, seeds, name=name, onnx=told))
 
 
 def _refuse_taken(to: Path, force: bool) -> Path:

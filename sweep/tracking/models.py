@@ -1,0 +1,149 @@
+"""Networks in MLflow: the model of a run, and its versions in the model registry.
+
+A logged model is data and code side by side: safetensors and JSON, and this package's source. Nothing is pickled, and
+`mlflow.pyfunc.load_model` and `mlflow models predict` want no more than MLflow and what the engine wants.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import requires, version
+from pathlib import Path
+from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
+
+import numpy as np
+
+import sweep
+from sweep.datasets import ImageShape
+from sweep.errors import StudyError
+from sweep.exported import WEIGHTS, shape_of, take
+from sweep.orchestration.folder import StudyFolder
+from sweep.tracking.store import client_of, experiment_of, explained, found_runs, identity, library
+
+NAME = "model"  # of a run's logged model
+ALIAS = "champion"  # of the version in the registry that was registered last
+_LOADER = "sweep_model"
+_LOADER_TEXT = """import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).with_name("sweep.zip")))
+
+from sweep.pyfunc import _load_pyfunc
+"""
+
+
+def log(client: Any, experiment: str, run: str, trial: Path, tags: Mapping[str, str]) -> str:
+    """The identifier of a run's model, which is made from a completed trial's folder where the run has none yet."""
+    found = client.search_logged_models([experiment], filter_string=f"source_run_id = '{run}' AND name = '{NAME}'")
+    if ready := [model for model in found if str(model.status) == "READY"]:
+        return str(ready[0].model_id)
+    for begun in found:  # by a sender that was killed
+        client.delete_logged_model(begun.model_id)
+    model = client.create_logged_model(experiment, NAME, source_run_id=run, tags=dict(tags), model_type="classifier")
+    with tempfile.TemporaryDirectory() as folder:
+        save(trial, Path(folder), model.model_id)
+        client.log_model_artifacts(model.model_id, f"{folder}/{NAME}")
+    client.finalize_logged_model(model.model_id, "READY")
+    client.log_outputs(run, [library().entities.LoggedModelOutput(model.model_id, 0)])
+    return str(model.model_id)
+
+
+def runs_with_model(client: Any, experiment: str) -> set[str]:
+    """The runs of an experiment whose model is there, whole."""
+    found, page = set[str](), None
+    while page is None or page.token:
+        page = client.search_logged_models([experiment], page_token=page.token if page else None)
+        found |= {model.source_run_id for model in page if str(model.status) == "READY"}
+    return found
+
+
+def save(trial: Path, folder: Path, identifier: str) -> None:
+    """Write the model of a completed trial as MLflow reads it, into `folder`/model."""
+    mlflow, exported = library(), folder / "exported"
+    exported.mkdir()
+    config = take(trial, exported)
+    shape = shape_of(config, exported / WEIGHTS)
+    mlflow.pyfunc.save_model(
+        folder / NAME,
+        loader_module=_LOADER,
+        data_path=exported,
+        code_paths=_code(folder),
+        signature=_signature(shape),
+        input_example=_example(shape),
+        pip_requirements=_requirements(),
+        mlflow_model=mlflow.models.Model(model_id=identifier),
+    )
+
+
+def register(tracking_uri: str, study: StudyFolder, trial: int, name: str, told: Mapping[str, str]) -> str:
+    """Make a trial's model a version of the registered model `name`, once, and that version its champion; the version.
+
+    `told` are the version's tags, of which "standing" is its description as well. The trial's run must be there.
+    Raises StudyError, with a sentence on what to do.
+    """
+    if not name.strip() or set(name) & set("/:'\""):
+        raise StudyError(f"--register {name!r}: a registered model's name has no slash, colon or quote in it")
+    try:
+        return _registered(client_of(tracking_uri), study, trial, name, told)
+    except StudyError:
+        raise
+    except Exception as error:  # MLflow and its stores raise whatever their libraries do
+        raise StudyError(f"nothing was registered: {explained(error, tracking_uri)}") from error
+
+
+def _registered(client: Any, study: StudyFolder, trial: int, name: str, told: Mapping[str, str]) -> str:
+    experiment = experiment_of(client, study.study().experiment)
+    runs = found_runs(client, experiment.experiment_id, identity(study.path)).get(trial, []) if experiment else []
+    if not runs or runs[0].is_deleted:
+        raise StudyError(f"nothing was registered: the run of trial {trial} of {study.path} was deleted in MLflow")
+
+    run = runs[0].run
+    model = log(client, experiment.experiment_id, run, study.trial(trial), told)
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(name)
+    source = client.get_logged_model(model).artifact_location
+    known = [each for each in client.search_model_versions(f"name = '{name}'") if each.source == source]
+    if not known:
+        known = [client.create_model_version(name, source, run, dict(told), None, told["standing"], model_id=model)]
+    client.set_registered_model_alias(name, ALIAS, known[0].version)
+    return str(known[0].version)
+
+
+def _code(folder: Path) -> list[str]:
+    """This package in an archive, because a server takes two hundred files as two hundred requests."""
+    archive, loader = folder / "sweep.zip", folder / f"{_LOADER}.py"
+    package = Path(sweep.__file__).parent
+    with ZipFile(archive, "w", ZIP_DEFLATED) as file:
+        for path in sorted(package.rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                file.write(path, path.relative_to(package.parent))
+    loader.write_text(_LOADER_TEXT)
+    return [str(archive), str(loader)]
+
+
+def _signature(shape: ImageShape) -> Any:
+    mlflow = library()
+    images, logits = (-1, shape.channels, *shape.size), (-1, shape.classes)
+    specs = [
+        mlflow.types.Schema([mlflow.types.TensorSpec(np.dtype(np.float32), size, name)])
+        for size, name in ((images, None), (logits, None))
+    ]
+    return mlflow.models.ModelSignature(*specs)
+
+
+def _example(shape: ImageShape) -> Any:
+    """One image from black to white: in sixteenths, which JSON holds in few digits and exactly."""
+    height, width = shape.size
+    rows = np.arange(height)[:, None] + np.arange(width)[None, :]
+    shades = np.round(16 * rows / max(height + width - 2, 1)) / 16
+    return np.broadcast_to(shades, (1, shape.channels, height, width)).astype(np.float32)
+
+
+def _requirements() -> list[str]:
+    """What the engine wants, in the versions that are installed here."""
+    wanted = [text for text in requires("robust-sweep") or [] if "extra ==" not in text]
+    names = [re.split(r"[^\w.-]", text)[0] for text in wanted]
+    return [f"{name}=={version(name).partition('+')[0]}" for name in names]
