@@ -104,7 +104,9 @@ def _key(trained: Trained) -> str:
     try:
         weights = hashlib.sha256(trained.weights.read_bytes()).hexdigest()
     except OSError as error:
-        raise CheckpointError(f"its weights {trained.weights} cannot be read ({error.strerror})") from None
+        raise CheckpointError(
+            f"its weights {trained.folder.name}/{trained.weights.name} cannot be read ({error.strerror})"
+        ) from None
     return fingerprint([_VERSION, weights, trained.config, IMAGES, MULTIPLES, EXAMPLES])
 
 

@@ -12,6 +12,7 @@ from sweep.analysis.results import best_by_defense
 from sweep.study import Study
 from sweep.tracking.ledger import Ledger, TrialRecord
 
+_MARKED = 60  # trials of a defense up to which each has a mark on its curve
 _CURVES = 6  # trials whose learning curves are drawn; the rest are in epochs.parquet
 
 
@@ -51,7 +52,7 @@ def best_so_far(study: Study, ledger: Ledger) -> go.Figure | None:
                 name=defense,
                 line={"color": colour, "shape": "hv", "width": 2.5},
                 marker={"size": 7},
-                mode="lines+markers",
+                mode="lines+markers" if len(told) <= _MARKED else "lines",
                 text=[f"trial {best.number}" for _, best in told],
                 hovertemplate="%{text}: %{y:.4f} after %{x:,.0f}",
             )
