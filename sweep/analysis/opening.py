@@ -59,6 +59,7 @@ def select(
         raise StudyError(f"{study.name} has nothing to confirm: {_why_nothing(ledger)}")
     if 0 < raced < top:
         raise StudyError(f"--race {raced} leaves {raced} to choose from, and --top {top} are wanted: race more")
+    raced = min(raced, len(winners))
     winners = _best_raced(folder, ledger, winners[:raced], attacks, top, again) if raced else winners[:top]
     known = {trial.defense for trial in winners}
     others: list[TrialRecord] = []
@@ -91,14 +92,14 @@ def begin(folder: StudyFolder, confirmation: Confirmation, *, again: bool) -> St
         count = len(ledger.confirmations) + 1
         name = known[0] if known else f"{study.name}{SUFFIX}" + (f"-{count}" if count > 1 else "")
         confirming = _confirming(study, ledger, confirmation, name)  # every mistake in it is told before the opening
-        if (root / name / "study.json").exists():
-            return _taken_up(StudyFolder(root / name), confirming)
-        if not known:
+        there = root / name
+        taken_up = _taken_up(StudyFolder(there), confirming) if (there / "study.json").exists() else None
+        if not known:  # also where the folder is there and the study's journal, an older copy, knows nothing of it
             journal = Journal(folder.journal)
             over = _is_over(study, ledger)
             journal.append("confirmation", name=name, confirmation=wanted, opening=count, search_over=over)
             journal.close()
-        return StudyFolder.create(root, confirming)
+        return taken_up or StudyFolder.create(root, confirming)
 
 
 def history(ledger: Ledger) -> list[str]:

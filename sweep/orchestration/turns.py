@@ -38,7 +38,7 @@ def accounts(study: Study, ledger: Ledger) -> dict[str, float]:
     """What each defense is charged, in gradient evaluations.
 
     A running trial is charged what it will have cost at its end. So is a failed one: a defense that fails at once would
-    have every turn otherwise. A diverged one also pays for the epoch that it did not report.
+    have every turn otherwise. A diverged or timed out one also pays for the epoch that it did not report.
     """
     dearest = _dearest_epochs(ledger)
     charged = dict.fromkeys(study.space.alternatives("defense"), 0.0)
@@ -65,7 +65,7 @@ def rungs_for(study: Study, ledger: Ledger) -> Rungs | None:
 def _charge(trial: TrialRecord, dearest: Mapping[str, float]) -> float:
     unpaid: int = trial.config["epochs"] - trial.epoch
     if trial.end not in (None, "failed"):
-        unpaid = min(unpaid, 1) if trial.end == "diverged" else 0
+        unpaid = min(unpaid, 1) if trial.end in ("diverged", "timed_out") else 0
     an_epoch = trial.gradient_evaluations / trial.epoch if trial.reports else dearest.get(trial.defense)
     if an_epoch is None:  # nobody knows yet what this defense costs
         an_epoch = max(dearest.values(), default=0.0)

@@ -55,6 +55,11 @@ def warm_start(study: Study, source: StudyFolder) -> WarmStart:
 
 
 def _refuse_incomparable(study: Study, other: Study) -> None:
+    if study.compare:
+        raise StudyError(
+            f"'{study.name}' compares its defenses at equal budget, of which what '{other.name}' spent on each is no "
+            "part: a comparison has no warm start"
+        )
     if study.sampler not in LEARNERS:
         known = " and ".join(LEARNERS)
         raise StudyError(

@@ -174,6 +174,15 @@ def test_a_crash_after_the_opening_was_written_does_not_open_twice(tmp_path: Pat
     assert len(events(folder.path, "confirmation")) == 1
 
 
+def test_an_older_copy_of_the_journal_is_told_of_the_opening_again(tmp_path: Path) -> None:
+    folder = searched(tmp_path)
+    before = folder.journal.read_bytes()
+    first = begin(folder, selection(folder), again=False)
+    folder.journal.write_bytes(before)
+    assert begin(folder, selection(folder), again=False).path == first.path
+    assert len(events(folder.path, "confirmation")) == 1
+
+
 def test_the_searchs_time_limits_do_not_bind_it(tmp_path: Path) -> None:
     folder = searched(tmp_path)
     assert folder.study().limits.epoch_hours == 6

@@ -105,7 +105,7 @@ def test_with_several_at_once_each_gets_its_share_and_at_most_a_trial_more(
         assert 3_000 <= spent < 3_000 + 3 * COSTS[name]
 
 
-@pytest.mark.parametrize("end", ["failed", "diverged"])
+@pytest.mark.parametrize("end", ["failed", "diverged", "timed_out"])
 def test_a_defense_that_ends_at_once_does_not_have_every_turn(end: str) -> None:
     told = Story(compared())
     for _ in range(30):

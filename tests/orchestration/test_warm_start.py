@@ -109,6 +109,7 @@ INCOMPARABLE = [
     ({"space": {"dataset": {"name": "digits", "train_size": 300}}}, "they differ in dataset"),
     ({"objective": Maximize(METRIC, subject_to={"validation/clean_accuracy": {"at_least": 0.5}})}, "objective"),
     ({"select": "last"}, "they differ in select"),
+    ({"compare": "defense"}, "a comparison has no warm start"),
     ({"sampler": "random"}, "the sampler 'random' learns from no trial"),
     ({"sampler": "nsga2"}, "the sampler 'nsga2' learns from no trial of another study; warm starts are for tpe and gp"),
     ({"space": {"optimizer": {"name": "sgd", "learning_rate": LogUniform(1e-7, 1e-6)}}}, "none of the trials of"),
