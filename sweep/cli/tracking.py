@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import quote
 
 import typer
 
@@ -28,7 +29,8 @@ TrackingUri = Annotated[
         "kept in the variable, since others see a command line.",
     ),
 ]
-_PAGE = "#/experiments/{}/runs?workflowType=machine_learning"  # where the runs are; the first page is for other uses
+# Where the runs are, the best first; MLflow's own first page is for other uses.
+_PAGE = "#/experiments/{}/runs?workflowType=machine_learning&orderByKey={}&orderByAsc={}"
 
 
 def sync(
@@ -111,13 +113,15 @@ def ui(
     from sweep.tracking.store import client_of, experiment_of
 
     folder = StudyFolder.find(studies, study or _newest(studies))
-    name, uri = folder.study().experiment, uri_of(folder.path, tracking_uri)
+    found = folder.study()
+    name, goal, uri = found.experiment, found.objective[0], uri_of(folder.path, tracking_uri)
     if away := probe(uri, name):
         raise StudyError(away)
     experiment = experiment_of(client_of(uri), name)
     if experiment is None:
         raise StudyError(f"{redacted(uri)} holds nothing of {name} yet: `sweep sync {name}` sends it")
-    page = _PAGE.format(experiment.experiment_id)
+    best = quote(f"metrics.`best/{goal.metric}`", safe="")
+    page = _PAGE.format(experiment.experiment_id, best, str(goal.direction == "minimize").lower())
     if not is_database(uri):
         typer.echo(f"MLflow runs already: {redacted(uri).rstrip('/')}/{page}")
         return

@@ -326,6 +326,8 @@ WRONG = [
     (("trial", "broken.json"), "is not JSON"),
     (("trial", "wrong.json"), "Field required"),
     (("export", "nowhere", "--best"), "unknown study"),
+    (("export", "nowhere", "--best", "--trial", "3"), "choose one of --best, --confirmed, --pareto and --trial N"),
+    (("export", "nowhere", "--pareto", "--register", "digits"), "choose it with --trial N"),
     (("components", "atack"), "did you mean 'attack'"),
     (("ui",), "no study in studies/"),
 ]
