@@ -67,6 +67,10 @@ ORDER = [
     "orchestration.watchdog",
     "orchestration.address",
     "orchestration.ray_tune",
+    "orchestration.doctor",
+    "orchestration.machine",
+    "orchestration.ray_nodes",
+    "orchestration.ray_jobs",
     "tracking.mirror",
     "tracking.contents",
     "tracking.address",
@@ -80,11 +84,12 @@ ORDER = [
     "tracking.check",
     "analysis",
     "cli",
+    "__main__",
 ]
 PLANNED: set[str] = set()
 ENGINE = [name for name in ORDER[: ORDER.index("study") + 1] if name not in PLANNED]
 ROOMS = {
-    "ray": {"orchestration.ray_tune"},
+    "ray": {"orchestration.ray_tune", "orchestration.ray_nodes", "orchestration.ray_jobs"},
     "optuna": {"orchestration.optuna_study", "orchestration.sampler", "analysis.importance"},
     "mlflow": {"tracking.store"},
 }

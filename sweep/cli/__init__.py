@@ -9,7 +9,21 @@ from types import TracebackType
 
 import typer
 
-from sweep.cli import components, confirm, export, inspect, new, report, run, studies, tracking, transfer, trial
+from sweep.cli import (
+    components,
+    confirm,
+    doctor,
+    export,
+    inspect,
+    new,
+    report,
+    run,
+    studies,
+    submit,
+    tracking,
+    transfer,
+    trial,
+)
 from sweep.errors import SweepError
 from sweep.tracking.address import redacted
 
@@ -23,9 +37,11 @@ app = typer.Typer(
 for command in (
     new.new,
     inspect.check,
+    doctor.doctor,
     run.run,
     run.resume,
     run.extend,
+    submit.submit,
     studies.compare,
     inspect.status,
     confirm.confirm,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+from urllib.parse import urlsplit
 
 from sweep.errors import StudyError
 
@@ -31,6 +32,23 @@ def check(address: str) -> None:
         raise StudyError(f"no Ray cluster answers at {address} ({reason}); {_REMEDY}") from error
     if os.environ.get("RAY_USE_TLS") != "1" and answer[3:4] != bytes([_SETTINGS]):
         raise StudyError(f"what answers at {address} is not Ray's main port (6379 unless changed); {_REMEDY}")
+
+
+def check_page(address: str) -> None:
+    """Raise StudyError unless `address` is that of a web page, and something listens there."""
+    try:
+        parts = urlsplit(address)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:
+        parts, port = urlsplit(""), 0
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise StudyError(f"--address {address!r} is no page: write http://host:8265, the address of Ray's dashboard")
+    try:
+        socket.create_connection((parts.hostname, port), timeout=PATIENCE).close()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        remedy = "`ray dashboard cluster/cluster.yaml` makes that of a cluster http://localhost:8265"
+        raise StudyError(f"nothing listens at {address} ({reason}); {remedy}") from error
 
 
 def _first_frame(host: str, port: int) -> bytes:

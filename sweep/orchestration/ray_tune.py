@@ -1,4 +1,4 @@
-"""Ray Tune runs the trials. This is the only file that imports ray.
+"""Ray Tune runs the trials.
 
 Tune is used for what it does well: placing trials by their resources, reusing actors, noticing dead ones. It remembers
 nothing for us: its snapshots and loggers are off, its searcher and scheduler are thin adaptors of the search, and a
@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import sweep
 from sweep import disk
 from sweep.errors import DiskFullError, StudyError
 from sweep.orchestration.bridge import Bridge
@@ -40,6 +41,7 @@ SETTINGS = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # at length; the journal has them as a line
     "TUNE_WARN_THRESHOLD_S": "5",
 }
+WAITING = "16"  # trials that wait for a place on a cluster: demand that its autoscaler sees, and starts nodes for
 for name, value in SETTINGS.items():
     os.environ.setdefault(name, value)
 
@@ -138,13 +140,13 @@ class EarlyStoppingAdaptor(FIFOScheduler):  # type: ignore[misc]  # ray has no t
 
 def run(search: Search, address: str | None = None) -> None:
     """Run until no further trial begins, on this machine or on the Ray cluster at `address`."""
-    with _cluster(address), search.graceful():
+    with connected(address), search.graceful():
         search.attempts.look_at(_nodes())
-        capacity = _capacity(search.study.per_trial, may_grow=address is not None)
+        places = None if address else _capacity(search.study.per_trial)
         bridge = Bridge(search)
         while not search.is_over:
             try:
-                _run(search, bridge, capacity)
+                _run(search, bridge, search.study.concurrency or places)
             except Exception as error:
                 if not any(_is_settled(cause, bridge) for cause in _causes(error)):
                     raise
@@ -172,8 +174,8 @@ def _is_settled(error: BaseException, bridge: Bridge) -> bool:
     return True
 
 
-def _run(search: Search, bridge: Bridge, capacity: int) -> None:
-    """One run of Tune, until the search is over."""
+def _run(search: Search, bridge: Bridge, at_once: int | None) -> None:
+    """One run of Tune, until the search is over, with so many trials at once, or as many as there are places for."""
     with tempfile.TemporaryDirectory(prefix="sweep-tune-", dir=_folder()) as scratch:
         tuner = tune.Tuner(
             tune.with_resources(TrialActor, _placement),
@@ -181,7 +183,7 @@ def _run(search: Search, bridge: Bridge, capacity: int) -> None:
                 search_alg=SearchAdaptor(bridge),
                 scheduler=EarlyStoppingAdaptor(bridge),
                 num_samples=-1,
-                max_concurrent_trials=search.study.concurrency or capacity,
+                max_concurrent_trials=at_once,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: str(trial.trial_id),
             ),
@@ -196,7 +198,7 @@ def _placement(config: dict[str, Any]) -> Any:
 
 
 @contextmanager
-def _cluster(address: str | None) -> Iterator[None]:
+def connected(address: str | None) -> Iterator[None]:
     """A connection to Ray: to the cluster at `address`, or to one that lives as long as the sweep, on loopback."""
     for name in ("SWEEP_DATA_DIR", "SWEEP_CACHE_DIR"):
         if folder := os.environ.get(name):
@@ -211,13 +213,20 @@ def _cluster(address: str | None) -> Iterator[None]:
         _refuse_a_full_disk()
         _init(address="local", num_cpus=os.cpu_count(), include_dashboard=False, **quiet)
     else:
-        _init(address=address, **quiet)
+        os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", WAITING)
+        is_job = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # Ray's name; a job (`sweep submit`) has the code already
+        _init(address=address, runtime_env=None if is_job else package(), **quiet)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # takes a trial that was taken up again for failed
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def package() -> dict[str, Any]:
+    """What the machines of a cluster are sent: this very code, so that they need not have it, or not of this commit."""
+    return {"py_modules": [str(Path(sweep.__path__[0]).resolve())], "excludes": ["__pycache__"]}
 
 
 def _init(**settings: Any) -> None:
@@ -246,15 +255,15 @@ def _nodes() -> list[Resources]:
     return [Resources(cpus=min(int(node["CPU"]), 1024), gpus=min(int(node.get("GPU", 0)), 64)) for node in living]
 
 
-def _capacity(per_trial: Resources, may_grow: bool) -> int:
-    """How many trials the cluster holds at once. One that holds none, and does not grow, would wait for ever."""
+def _capacity(per_trial: Resources) -> int:
+    """How many trials this machine holds at once. One that holds none would wait for ever."""
     total = ray.cluster_resources()
     fits = [total.get("CPU", 0) // per_trial.cpus]
     if per_trial.gpus:
         fits.append(total.get("GPU", 0) // per_trial.gpus)
-    if min(fits) < 1 and not may_grow:
+    if min(fits) < 1:
         has = f"{total.get('CPU', 0):g} CPUs and {total.get('GPU', 0):g} GPUs"
         raise StudyError(
             f"a trial needs {per_trial}, and this machine has {has}: lower per_trial, or join a cluster (--address)"
         )
-    return max(int(min(fits)), 1)
+    return int(min(fits))

@@ -1,0 +1,66 @@
+"""The command that sends a search to a cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Annotated
+
+import typer
+
+
+def submit(
+    study: Annotated[str, typer.Argument(help="A search-space file to begin, or the name of a study to go on with.")],
+    address: Annotated[str, typer.Option(help="Ray's dashboard, such as http://head:8265.")],
+    studies: Annotated[
+        str, typer.Option("--studies", help="Folder of the studies as every machine of the cluster sees it.")
+    ],
+    tracking_uri: Annotated[
+        str | None,
+        typer.Option("--tracking-uri", help="MLflow as the head reaches it; none: MLFLOW_TRACKING_URI there."),
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Show what it prints until it ends.")] = False,
+) -> None:
+    """Send a search to a Ray cluster, where it runs on whatever becomes of this machine; needs Ray's dashboard there.
+
+    The code is sent as well. With --follow, exit code 1 where the search did not end well; Ctrl-C ends the following,
+    not the search.
+
+    Example: sweep submit search_spaces/digits.py --address http://head:8265 --studies /mnt/sweep/studies
+    """
+    from sweep.cli.files import load_study
+    from sweep.orchestration.ray_jobs import Jobs
+
+    _refuse(studies, tracking_uri)
+    file = Path(study) if study.endswith(".py") else None
+    name = load_study(file).name if file else study
+    options = ["--address", "auto", "--studies", studies]
+    options += ["--tracking-uri", tracking_uri] if tracking_uri else []
+    jobs = Jobs(address)
+    job = jobs.send(name, ["run", file.name, *options] if file else ["resume", name, *options], file)
+    typer.echo(f"sent as {job}")
+    typer.echo(f"follow it    ray job logs --address {address} --follow {job}")
+    typer.echo(f"stop it      ray job stop --address {address} {job}")
+    typer.echo(f"go on        sweep submit {name} --address {address} --studies {studies}")
+    if not follow:
+        return
+    try:
+        ended_well = jobs.follow(job, lambda text: typer.echo(text, nl=False))
+    except KeyboardInterrupt:
+        typer.echo(f"{job} goes on")
+        raise typer.Exit(130) from None
+    if not ended_well:
+        raise typer.Exit(1)
+
+
+def _refuse(studies: str, tracking_uri: str | None) -> None:
+    """What would fail there, or be shown there to others."""
+    from sweep.errors import StudyError
+    from sweep.tracking.address import checked, redacted
+
+    if not PurePosixPath(studies).is_absolute():
+        raise StudyError(f"--studies {studies}: on a cluster a search stands in another folder; give the whole path")
+    if tracking_uri and redacted(checked(tracking_uri)) != tracking_uri:
+        raise StudyError(
+            f"--tracking-uri {redacted(tracking_uri)}: Ray shows a job's command to everyone; set "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD on the head instead"
+        )
