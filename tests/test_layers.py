@@ -62,6 +62,7 @@ ORDER = [
     "orchestration.restore",
     "orchestration.attempts",
     "orchestration.search",
+    "orchestration.interrupts",
     "orchestration.in_process",
     "orchestration.bridge",
     "orchestration.watchdog",

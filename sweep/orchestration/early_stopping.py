@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from sweep.objective import Goal
 from sweep.provisions import Asha
+from sweep.tracking.ledger import TrialRecord
 
 
 def _everyone(trial: int) -> str:
@@ -42,6 +43,18 @@ class Rungs:
         """The rungs at or below `resource` at which this trial has not been judged yet."""
         passed = itertools.takewhile(lambda level: level <= resource, self.levels())
         return [level for level in passed if trial not in self.values.get(level, {})]
+
+    def verdict(self, trial: TrialRecord, epoch: int, metrics: Mapping[str, float]) -> tuple[str, dict[str, float]]:
+        """What to do with a trial that reports this epoch, ``continue`` or ``stop``, and what to record of it."""
+        if self.goal.metric not in metrics:
+            return "continue", {}
+        resource = {"epochs": epoch, **metrics}[self.rule.resource]
+        if not self.reached(trial.number, resource):
+            return "continue", {}
+        best = max(map(self.value, [*trial.reports.values(), metrics]))
+        goes_on, recorded = self.judge(trial.number, resource, best)
+        # Trained to the end, it counts for those that follow.
+        return ("continue" if goes_on or epoch >= trial.config["epochs"] else "stop"), recorded
 
     def judge(self, trial: int, resource: float, best: float) -> tuple[bool, dict[str, float]]:
         """Whether a trial with `best` so far, for so much `resource`, goes on; and what to record: rung to value.

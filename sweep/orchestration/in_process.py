@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sweep.orchestration.interrupts import graceful
 from sweep.orchestration.search import Search
 from sweep.orchestration.worker import messages
 
@@ -11,7 +12,7 @@ def run(search: Search) -> None:
 
     A trial's time limit is looked at after each epoch; an epoch that never ends, nobody ends here.
     """
-    with search.graceful():
+    with graceful(search):
         while (assignment := search.ask()) is not None:
             for message in messages(assignment):
                 if not search.hear(message) or search.overdue():

@@ -20,6 +20,7 @@ import sweep
 from sweep import disk
 from sweep.errors import DiskFullError, StudyError
 from sweep.orchestration.bridge import Bridge
+from sweep.orchestration.interrupts import graceful
 from sweep.orchestration.search import Search
 from sweep.orchestration.watchdog import Watchdog, in_rays_folder
 from sweep.orchestration.worker import Assignment, messages
@@ -140,7 +141,7 @@ class EarlyStoppingAdaptor(FIFOScheduler):  # type: ignore[misc]  # ray has no t
 
 def run(search: Search, address: str | None = None) -> None:
     """Run until no further trial begins, on this machine or on the Ray cluster at `address`."""
-    with connected(address), search.graceful():
+    with connected(address), graceful(search):
         search.attempts.look_at(_nodes())
         places = None if address else _capacity(search.study.per_trial)
         bridge = Bridge(search)

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from os import getpid
-from signal import SIGINT, SIGTERM, signal
 from socket import gethostname
 from typing import Any
 
@@ -172,23 +171,6 @@ class Search:
         finally:
             self._journal.close()
 
-    @contextmanager
-    def graceful(self) -> Iterator[None]:
-        """The first Ctrl-C (or SIGTERM) lets running trials finish their epoch and save; the second ends at once."""
-
-        def stop(number: int, frame: Any) -> None:
-            if self.interrupted:
-                raise KeyboardInterrupt
-            self.interrupted = True
-            self.say("running trials finish their epoch and save; Ctrl-C again ends at once")
-
-        before = {number: signal(number, stop) for number in (SIGINT, SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal(number, handler)
-
     @property
     def cut(self) -> str | None:
         """A sentence where the journal's torn last line was cut off on opening."""
@@ -201,16 +183,7 @@ class Search:
         return decision == "continue"
 
     def _verdict(self, trial: TrialRecord, epoch: int, metrics: Mapping[str, float]) -> tuple[str, dict[str, float]]:
-        """What early stopping says to a trial's report, and what the rungs record of it."""
-        if self.rungs is None or self.goal.metric not in metrics:
-            return "continue", {}
-        resource = {"epochs": epoch, **metrics}[self.rungs.rule.resource]
-        if not self.rungs.reached(trial.number, resource):
-            return "continue", {}
-        best = max(map(self.rungs.value, [*trial.reports.values(), metrics]))
-        goes_on, rungs = self.rungs.judge(trial.number, resource, best)
-        # Trained to the end, it counts for those that follow.
-        return ("continue" if goes_on or epoch >= trial.config["epochs"] else "stop"), rungs
+        return self.rungs.verdict(trial, epoch, metrics) if self.rungs else ("continue", {})
 
     def _contradiction(self, event: Mapping[str, Any]) -> str | None:
         """Why this event cannot follow those before it, or None. Early stopping judges each report once more."""
