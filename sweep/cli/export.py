@@ -103,10 +103,15 @@ def _register(chosen: Chosen, name: str, tracking_uri: str | None) -> None:
 
 def _summed_up(chosen: Chosen) -> str:
     """One exported trial, with what its figures are worth."""
+    from sweep.analysis.confirm import spread
+
     trial, metric = chosen.trial, chosen.study.objective[0].metric
     figures = (trial.best or {"metrics": {}})["metrics"]
     worst = trial.final["validation/worst_case/adversarial_accuracy"]
+    claim = ""
+    if chosen.study.confirms and chosen.candidate:
+        claim = f", whose networks withstand every attack on {spread(chosen.candidate.worst_case)} of the test images"
     return (
         f"trial {trial.number} ({trial.defense}): {metric} {figures[metric]:.4f}, worst case over its attacks "
-        f"{worst:.4f}; {chosen.standing}{' and suspect' if trial.is_suspect else ''}"
+        f"{worst:.4f}; {chosen.standing}{claim}{' and suspect' if trial.is_suspect else ''}"
     )
