@@ -14,6 +14,7 @@ import numpy as np
 
 from sweep.analysis import confirm, kept, probes
 from sweep.analysis.comparison import SURE
+from sweep.analysis.opening import newest_for
 from sweep.analysis.results import best_by_defense
 from sweep.analysis.standing import Standing
 from sweep.analysis.statistics import Interval, Verdicts, analyse
@@ -149,8 +150,7 @@ def _confirmed(one: Standing) -> StudyFolder | None:
     """The newest confirmation that has the study's best among its candidates, where that is confirmed."""
     if not one.is_confirmed or one.best is None:
         return None
-    openings = [o["name"] for o in one.ledger.confirmations if one.best.number in o["confirmation"]["trials"]]
-    return StudyFolder(one.folder.path.parent / openings[-1])
+    return newest_for(one.folder, one.ledger, one.best.number)
 
 
 def _on_validation(

@@ -35,7 +35,7 @@ def suspects(ledger: Ledger) -> list[str]:
         return []
     by_check: dict[str, list[int]] = {}
     for trial in trials:
-        for id in (trial.validity or {})["suspect"]:
+        for id in trial.failed:
             by_check.setdefault(id, []).append(trial.number)
     count = "1 trial is" if len(trials) == 1 else f"{len(trials)} trials are"
     reasons = sorted(by_check.items(), key=lambda item: -len(item[1]))

@@ -47,7 +47,8 @@ def select(
     given here, on the validation split. What came out of a race is in the journal, and no race is run twice; none is
     run at all for a selection that `begin` would refuse unless it is told `again`.
     """
-    study, ledger = folder.study(), folder.ledger()
+    study = folder.study()
+    ledger = reconsidered(folder) if again else folder.ledger()  # what goes on is the selection that was made
     if study.confirms:
         raise StudyError(
             f"{study.name} is a confirmation already; `sweep confirm {study.confirms.study}` goes on with it, and with "
@@ -145,6 +146,21 @@ def disbelieved(folder: StudyFolder, ledger: Ledger) -> dict[int, list[str]]:
             failed = found.setdefault(trials[training.number % len(trials)], [])
             failed += [id for id in (training.validity or {})["suspect"] if id not in failed]
     return found
+
+
+def reconsidered(folder: StudyFolder) -> Ledger:
+    """A study's ledger in which a trial is suspect also where its configuration was when it was confirmed."""
+    ledger = folder.ledger()
+    for number, failed in disbelieved(folder, ledger).items():
+        ledger.trials[number].refuted = failed
+    return ledger
+
+
+def newest_for(folder: StudyFolder, ledger: Ledger, number: int) -> StudyFolder | None:
+    """The newest confirmation that has this trial among its candidates, and has begun."""
+    names = [opening["name"] for opening in ledger.confirmations if number in opening["confirmation"]["trials"]]
+    found = (StudyFolder(folder.path.parent / name) for name in reversed(names))
+    return next((there for there in found if there.journal.exists()), None)
 
 
 def _taken_up(there: StudyFolder, confirming: Study) -> StudyFolder:

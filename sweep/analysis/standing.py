@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from sweep.analysis.opening import disbelieved
+from sweep.analysis.opening import newest_for, reconsidered
 from sweep.errors import StudyError
 from sweep.orchestration.budget import Spending
 from sweep.orchestration.folder import StudyFolder
@@ -66,8 +66,8 @@ class Standing:
 
 def standing(folder: StudyFolder) -> Standing:
     """Raises StudyError or JournalError where the folder cannot be read."""
-    study, ledger, runner = folder.study(), folder.ledger(), folder.runner()
-    best = None if study.confirms else _best(folder, study, ledger)
+    study, ledger, runner = folder.study(), reconsidered(folder), folder.runner()
+    best = None if study.confirms else _best(study, ledger)
     return Standing(
         folder=folder,
         study=study,
@@ -96,24 +96,21 @@ def _state(study: Study, ledger: Ledger, runner: str | None) -> State:
     return "finished" if Spending(study, ledger).is_over and not ledger.in_flight else "interrupted"
 
 
-def _best(folder: StudyFolder, study: Study, ledger: Ledger) -> TrialRecord | None:
+def _best(study: Study, ledger: Ledger) -> TrialRecord | None:
     goal = study.objective[0]
-    unbelieved = disbelieved(folder, ledger)
-    winners = (trial for trial in ledger.ranked(goal) if trial.rank(goal)[0] == 1)
-    return next((trial for trial in winners if trial.number not in unbelieved), None)
+    return next((trial for trial in ledger.ranked(goal) if trial.rank(goal)[0] == 1), None)
 
 
 def _is_confirmed(folder: StudyFolder, ledger: Ledger, number: int) -> bool:
     """From the newest confirmation that has this trial among its candidates."""
-    for opening in reversed(ledger.confirmations):
-        there, asked = StudyFolder(folder.path.parent / opening["name"]), opening["confirmation"]
-        if number not in asked["trials"] or not there.journal.exists():
-            continue
-        place, count = asked["trials"].index(number), len(asked["trials"])
-        trainings = [trial for trial in there.ledger() if trial.number % count == place]
-        believed = [trial for trial in trainings if trial.end == "completed" and not trial.is_suspect]
-        return len(believed) == len(trainings) == int(asked["seeds"])
-    return False
+    there = newest_for(folder, ledger, number)
+    asked = there.study().confirms if there else None
+    if there is None or asked is None:
+        return False
+    place, count = asked.trials.index(number), len(asked.trials)
+    trainings = [trial for trial in there.ledger() if trial.number % count == place]
+    believed = [trial for trial in trainings if trial.end == "completed" and not trial.is_suspect]
+    return len(believed) == len(trainings) == asked.seeds
 
 
 def _age(folder: StudyFolder) -> float:

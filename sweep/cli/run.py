@@ -151,6 +151,7 @@ def _search(
 ) -> bool:
     """Whether it was interrupted."""
     from sweep.analysis import results
+    from sweep.analysis.opening import reconsidered
     from sweep.cli import tables
     from sweep.cli.progress import Progress
     from sweep.cli.verdict import show_confirmation, show_openings
@@ -180,7 +181,7 @@ def _search(
     if study.confirms:
         show_confirmation(folder)
     else:
-        tables.show_results(study, search.ledger)
+        tables.show_results(study, reconsidered(folder))
         show_openings(folder)
     look = "" if is_database(uri) else redacted(uri)
     tables.show_where_to_look(folder, options, look, search.interrupted, written)

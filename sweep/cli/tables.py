@@ -167,7 +167,7 @@ def _result_row(trial: TrialRecord, labels: list[str], violates: bool) -> list[s
     accuracies = [figures.get(name) for name in [*names, "validation/worst_case/adversarial_accuracy"]]
     cost = figures.get("overhead/gradient_evaluations")
     mark = " [yellow](outside the bounds)[/]" if violates else ""
-    mark += f" [red](suspect: {', '.join(trial.validity['suspect'])})[/]" if trial.is_suspect and trial.validity else ""
+    mark += f" [red](suspect: {', '.join(trial.failed)})[/]" if trial.is_suspect else ""
     return [
         trial.defense + mark,
         str(trial.number),

@@ -74,6 +74,7 @@ class TrialRecord:
     final: dict[str, float] = field(default_factory=dict)
     error: dict[str, str] | None = None
     validity: dict[str, Any] | None = None  # what the checks found; None where none were asked
+    refuted: list[str] = field(default_factory=list)  # checks failed when it was confirmed: see sweep.analysis.opening
     _since: float | None = None  # until when the running attempt's seconds are counted
 
     @property
@@ -98,8 +99,14 @@ class TrialRecord:
 
     @property
     def is_suspect(self) -> bool:
-        """Whether a check says that its adversarial accuracy cannot be believed."""
-        return self.validity is not None and self.validity["verdict"] == "suspect"
+        """Whether a check says that its adversarial accuracy cannot be believed, its own or one of its confirmation."""
+        return bool(self.refuted) or (self.validity is not None and self.validity["verdict"] == "suspect")
+
+    @property
+    def failed(self) -> list[str]:
+        """The checks that say so."""
+        own = (self.validity or {}).get("suspect", [])
+        return [*own, *(id for id in self.refuted if id not in own)]
 
     def rank(self, goal: Goal) -> Rank:
         """The trial's place by the figures that count; a trial that did not complete has none."""

@@ -10,10 +10,11 @@ import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
-from sweep.analysis import comparison, confirm, kept, probes
+from sweep.analysis import comparison, kept, probes
 from sweep.analysis.confirm import Confirmed
+from sweep.analysis.export.chosen import newest
 from sweep.analysis.findings import doubts, failures
-from sweep.analysis.opening import history
+from sweep.analysis.opening import history, reconsidered
 from sweep.analysis.probes import Probe
 from sweep.analysis.report import examples, stopping, tables, theme, words
 from sweep.analysis.report.examples import Exhibit
@@ -56,14 +57,15 @@ def write(folder: StudyFolder, *, measure: bool = True, say: Callable[[str], Non
     Networks that were kept are attacked for it, once, on the validation split; without `measure`, what was measured
     before is shown. `say` is told what takes time.
     """
-    study, ledger = folder.study(), folder.ledger()
+    study, ledger = folder.study(), reconsidered(folder)
     if study.confirms:
         raise StudyError(
             f"{study.name} confirms {study.confirms.study}: `sweep report {study.confirms.study}` tells it"
         )
     if not ledger.trials:
         raise StudyError(f"{folder.path} has no trials to report yet; `sweep resume {study.name}` runs them")
-    confirming, found = _confirmation(folder, ledger)
+    confirmation = newest(folder, ledger)
+    confirming, found = (confirmation.folder, confirmation.found) if confirmation else (None, [])
     networks = _looked_at(folder, study, ledger, confirming, measure, say)
     judged = build("threat_model", study.space.tree["threat_model"]).epsilon
     figures = gallery(study, ledger, found, networks.contenders, networks.matrix, judged)
@@ -82,7 +84,8 @@ def _rendered(
     figures: dict[str, Drawn],
     exhibits: list[Exhibit],
 ) -> str:
-    rungs = stopping.rungs(study, ledger, folder.journal)
+    rungs = stopping.rungs(study, folder.ledger(), folder.journal)  # as they counted before any confirmation
+    refuted = [trial.number for trial in ledger if trial.refuted]
     record = folder.record()
     return _ENVIRONMENT.get_template("page.html.j2").render(
         study=study,
@@ -97,6 +100,8 @@ def _rendered(
         confirmed=tables.confirmed(found),
         front=words.front(study, ledger),
         checked=sum(trial.validity is not None for trial in ledger),
+        refuted=refuted,
+        suspects=len(ledger.suspects) - len(refuted),
         doubts=doubts(ledger),
         rungs=rungs,
         trust=stopping.trust(rungs),
@@ -149,15 +154,6 @@ def _looked_at(
         compared=comparison.outcomes(study, pairs, verdicts),
         missing=missing,
     )
-
-
-def _confirmation(folder: StudyFolder, ledger: Ledger) -> tuple[StudyFolder | None, list[Confirmed]]:
-    """The newest confirmation of this study of which something completed, and what it found."""
-    for opening in reversed(ledger.confirmations):
-        path = folder.path.parent / opening["name"]
-        if (path / "study.json").exists() and (found := confirm.outcome(StudyFolder(path))):
-            return StudyFolder(path), found
-    return None, []
 
 
 def _validation_images(study: Study) -> int | None:
