@@ -59,6 +59,11 @@ class Confirmed:
         """How much of the search's value is left out by fresh seeds, unseen images and stronger attacks."""
         return self.searched - self.worst_case.mean
 
+    @property
+    def lacking(self) -> list[str]:
+        """Why it cannot be called confirmed, in words: nothing where it can."""
+        return _lacking(self.ends, self.suspect, self.outside)
+
 
 def outcome(folder: StudyFolder) -> list[Confirmed]:
     """What a confirming study found so far, in the order of the search; candidates of whose trainings none completed
@@ -84,6 +89,17 @@ def verdicts(folder: StudyFolder, number: int) -> Verdicts:
     confirms = folder.study().confirms
     assert confirms is not None
     return _Candidate(folder, confirms, folder.ledger(), confirms.trials.index(number)).verdicts()
+
+
+def is_confirmed(folder: StudyFolder, number: int) -> bool:
+    """Whether a confirming study confirms the candidate of this number in the search: every fresh seed of it completed,
+    is believed, and they keep the objective's bounds. (As `Confirmed.lacking` says, without its intervals.)"""
+    study = folder.study()
+    assert study.confirms is not None
+    candidate = _Candidate(folder, study.confirms, folder.ledger(), study.confirms.trials.index(number))
+    if not candidate.completed:
+        return False
+    return not _lacking(candidate.ends, candidate.outcomes("suspect"), _outside(study.objective[0], candidate.figures))
 
 
 def verdict(found: Sequence[Confirmed]) -> list[str]:
@@ -169,6 +185,16 @@ class _Candidate:
         self.trainings = [trial for trial in ledger if trial.number % len(confirmation.trials) == place]
         self.completed = [trial for trial in self.trainings if trial.end == "completed"]
 
+    @property
+    def ends(self) -> tuple[str, ...]:
+        waiting = self.confirmation.seeds - len(self.trainings)
+        return (*(trial.end or "running" for trial in self.trainings), *("not begun",) * waiting)
+
+    @property
+    def figures(self) -> list[dict[str, float]]:
+        """Of each completed training, those of the epoch that counts."""
+        return [trial.best["metrics"] for trial in self.completed if trial.best]
+
     def verdicts(self) -> Verdicts:
         """Who withstood every attack, [seeds, examples]: of a diverged training, nobody."""
         files = [self.folder.trial(trial.number) / VERDICTS for trial in self.completed]
@@ -178,9 +204,7 @@ class _Candidate:
 
     def summed_up(self, goal: Goal, worst_case: Interval, images: int, comparison: Comparison | None) -> Confirmed:
         confirmation, place = self.confirmation, self.place
-        figures = [trial.best["metrics"] for trial in self.completed if trial.best]
-        fresh, searched = tuple(figure[goal.metric] for figure in figures), confirmation.values[place]
-        waiting = confirmation.seeds - len(self.trainings)
+        fresh, searched = tuple(figure[goal.metric] for figure in self.figures), confirmation.values[place]
         return Confirmed(
             number=confirmation.trials[place],
             role=_role(confirmation, place),
@@ -189,17 +213,17 @@ class _Candidate:
             searched=searched,
             fresh=fresh,
             luck=(searched - float(np.mean(fresh))) * (1 if goal.direction == "maximize" else -1),
-            outside=_outside(goal, figures),
+            outside=_outside(goal, self.figures),
             test=_means([trial.final for trial in self.completed], "test/"),
             worst_case=worst_case,
             images=images,
-            ends=(*(trial.end or "running" for trial in self.trainings), *("not begun",) * waiting),
-            suspect=self._outcomes("suspect"),
-            investigate=self._outcomes("investigate"),
+            ends=self.ends,
+            suspect=self.outcomes("suspect"),
+            investigate=self.outcomes("investigate"),
             comparison=comparison,
         )
 
-    def _outcomes(self, kind: str) -> tuple[str, ...]:
+    def outcomes(self, kind: str) -> tuple[str, ...]:
         return tuple(sorted({id for one in self.completed for id in (one.validity or _UNASKED)[kind]}))
 
 
@@ -209,6 +233,20 @@ def _role(confirmation: Confirmation, place: int) -> str:
         return "a baseline"
     ranked = "the race's" if confirmation.raced else "the search's"
     return f"{ranked} best" if place == 0 else f"{ranked} number {place + 1}"
+
+
+def _lacking(ends: Sequence[str], suspect: Sequence[str], outside: Sequence[str]) -> list[str]:
+    """What a candidate lacks to be confirmed, in words."""
+    lacking = []
+    if "running" in ends or "not begun" in ends:
+        lacking.append(f"being confirmed: {ends.count('completed')} of {len(ends)} seeds")
+    elif others := [end for end in ends if end != "completed"]:
+        lacking.append(f"{len(others)} of {len(ends)} trainings {', '.join(sorted({*others}))}")
+    if suspect:
+        lacking.append(f"suspect ({', '.join(suspect)})")
+    if outside:
+        lacking.append(f"outside of the objective's bounds with fresh seeds ({', '.join(outside)})")
+    return lacking
 
 
 def _outside(goal: Goal, figures: Sequence[Mapping[str, float]]) -> tuple[str, ...]:

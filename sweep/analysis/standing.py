@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from sweep.analysis.confirm import is_confirmed
 from sweep.analysis.opening import newest_for, reconsidered
 from sweep.errors import StudyError
 from sweep.orchestration.budget import Spending
@@ -30,7 +31,7 @@ class Standing:
     runner: str | None  # the process that runs it, on which machine
     age: float  # seconds since it was created
     best: TrialRecord | None  # by the first goal, within its bounds; of a confirmation none
-    is_confirmed: bool  # whether every fresh seed of the best has been judged on the test split, and is believed
+    is_confirmed: bool  # whether every fresh seed of the best was judged on the test split, is believed, within bounds
 
     def row(self) -> dict[str, Any]:
         """As JSON; docs/json.md says what each key holds."""
@@ -104,13 +105,7 @@ def _best(study: Study, ledger: Ledger) -> TrialRecord | None:
 def _is_confirmed(folder: StudyFolder, ledger: Ledger, number: int) -> bool:
     """From the newest confirmation that has this trial among its candidates."""
     there = newest_for(folder, ledger, number)
-    asked = there.study().confirms if there else None
-    if there is None or asked is None:
-        return False
-    place, count = asked.trials.index(number), len(asked.trials)
-    trainings = [trial for trial in there.ledger() if trial.number % count == place]
-    believed = [trial for trial in trainings if trial.end == "completed" and not trial.is_suspect]
-    return len(believed) == len(trainings) == asked.seeds
+    return there is not None and is_confirmed(there, number)
 
 
 def _age(folder: StudyFolder) -> float:

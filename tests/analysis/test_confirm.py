@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny_study import METRIC, asked, complete, cut, events, finish, report, searching, tiny, told
 
-from sweep.analysis.confirm import outcome, verdict, weakness
+from sweep.analysis.confirm import is_confirmed, outcome, verdict, weakness
 from sweep.analysis.export import choose
 from sweep.analysis.opening import begin, disbelieved, history, select, unfinished
 from sweep.analysis.report import page
@@ -90,6 +90,10 @@ def test_what_limits_a_claim_is_said(confirmed: StudyFolder) -> None:
     outside = "trial 2 is outside of the objective's bounds with fresh seeds: validation/clean_accuracy is 0."
     assert any(sentence.startswith(outside) and "at least 0.9 is asked" in sentence for sentence in verdict([best]))
     assert not any("outside" in sentence for sentence in verdict([baseline]))
+    assert not is_confirmed(confirmed, 2), "which every seed completed"
+    searched = StudyFolder.find(confirmed.path.parent, "tiny")
+    with pytest.raises(StudyError, match=r"confirmed trial 2 is outside of the objective's bounds with fresh seeds"):
+        choose.confirmed(searched, searched.ledger())
     assert "trial 2 is to be looked into: V11" in "\n".join(verdict([replace(best, investigate=("V11",))]))
     alone = replace(best, ends=("completed",))
     assert "trial 2 has one seed: its interval says nothing of another training" in verdict([alone])

@@ -6,7 +6,9 @@ import json
 import multiprocessing
 import os
 import re
+import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,16 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import binom
-from tiny_study import METRIC, finish, report, searching
+from tiny_study import METRIC, cut, finish, report, searching, told
 
 import sweep
 from sweep.analysis.confirm import outcome
 from sweep.analysis.export import bundle, choose
 from sweep.analysis.export.account import wilson
+from sweep.analysis.export.chosen import Chosen
 from sweep.analysis.export.robustbench import radius
 from sweep.analysis.results import pareto
+from sweep.analysis.standing import standing
 from sweep.checkpoint import folder_atomically, load_weights
 from sweep.configuration import TrialConfig
 from sweep.errors import CheckpointError, StudyError
@@ -113,6 +117,48 @@ def test_what_was_confirmed_is_its_first_seed(confirmed_study: StudyFolder, tmp_
     assert searched_best.standing.startswith("unconfirmed itself: of 2 fresh seeds")
     bundle.export(searched_best, tmp_path / "best")
     assert "this network's own figures are not" in (tmp_path / "best" / "README.md").read_text()
+
+
+def card(chosen: Chosen, to: Path) -> str:
+    bundle.export(chosen, to, force=True)
+    return (to / "README.md").read_text()
+
+
+def test_a_card_vouches_for_nothing_that_its_confirmation_disbelieved(
+    confirmed_study: StudyFolder, tmp_path: Path
+) -> None:
+    chosen = choose.best(confirmed_study, confirmed_study.ledger())
+    assert chosen.confirmation is not None
+    doubted = replace(chosen.confirmation, found=[replace(chosen.confirmation.found[0], suspect=("V10",))])
+    earlier = replace(chosen.confirmation, found=[], disbelieved={chosen.trial.number: ["V10"]})
+    for confirmation in (doubted, earlier):
+        text = card(replace(chosen, confirmation=confirmation), tmp_path / "doubted")
+        assert "**Suspect.**" in text and "(V10)" in text and "is confirmed" not in text
+        assert json.loads((tmp_path / "doubted" / "robustbench.json").read_text())["unreliable"] is True
+
+
+def test_one_seed_of_two_confirms_nothing_yet(confirmed_study: StudyFolder, tmp_path: Path) -> None:
+    folder = StudyFolder(tmp_path / "tiny")
+    for name in ("tiny", "tiny-confirmation"):
+        shutil.copytree(confirmed_study.path.parent / name, tmp_path / name)
+    assert standing(folder).is_confirmed
+    confirming = tmp_path / "tiny-confirmation"
+    cut(confirming, [event for event, _ in told(confirming)].index("ended") + 1)
+    assert not standing(folder).is_confirmed
+    chosen = choose.confirmed(folder, folder.ledger())
+    assert not chosen.is_confirmed
+    assert "**Not confirmed**: being confirmed: 1 of 2 seeds" in card(chosen, tmp_path / "won")
+    best = card(choose.best(folder, folder.ledger()), tmp_path / "best")
+    assert "1 of 2 seeds" in best and "is confirmed" not in best
+
+
+def test_a_card_knows_of_every_opening(confirmed_study: StudyFolder, tmp_path: Path) -> None:
+    chosen = choose.confirmed(confirmed_study, confirmed_study.ledger())
+    assert chosen.confirmation is not None
+    again = replace(chosen.confirmation, openings=("other", "tiny-confirmation"), history=["it was opened 2 times"])
+    text = card(replace(chosen, confirmation=again), tmp_path / "again")
+    assert "had been opened before" in text and "- It was opened 2 times." in text
+    assert "nothing had touched" not in text and "nothing else" not in text
 
 
 def test_nothing_is_confirmed_before_it_is(trained_study: StudyFolder, confirmed_study: StudyFolder) -> None:

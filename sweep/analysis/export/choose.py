@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sweep.analysis.confirm import outcome
-from sweep.analysis.export.chosen import Chosen, Confirmation, newest
+from sweep.analysis.export.chosen import Chosen, Confirmation, newest, openings
 from sweep.analysis.opening import disbelieved
 from sweep.analysis.results import pareto
 from sweep.errors import StudyError
@@ -27,9 +27,9 @@ def front(folder: StudyFolder, ledger: Ledger, *, include_suspect: bool = False)
     study = _searched(folder)
     winners = _winners(folder, study, ledger, include_suspect)
     goals: list[Goal] = [*study.objective, Maximize(_CLEAN)]
-    confirmation = newest(folder, ledger)
+    confirming = newest(folder, ledger)
     found = sorted(pareto(winners, goals, include_suspect=include_suspect), key=_clean)
-    return [Chosen(folder, study, trial, confirmation) for trial in found]
+    return [Chosen(folder, study, trial, confirming) for trial in found]
 
 
 def numbered(folder: StudyFolder, ledger: Ledger, number: int, *, include_suspect: bool = False) -> Chosen:
@@ -56,6 +56,12 @@ def confirmed(folder: StudyFolder, ledger: Ledger, *, include_suspect: bool = Fa
         raise StudyError(
             f"the confirmed trial {winner.number} is suspect ({', '.join(winner.suspect)}): `sweep status "
             f"{confirmation.folder.path.name}` says why; --include-suspect exports it anyway"
+        )
+    if winner.outside:
+        raise StudyError(
+            f"the confirmed trial {winner.number} is outside of the objective's bounds with fresh seeds "
+            f"({', '.join(winner.outside)}): `sweep export {confirmation.folder.path.name} --trial N` takes one of its "
+            "trainings away all the same"
         )
     confirming = confirmation.folder.study()
     assert confirming.confirms is not None
@@ -97,10 +103,10 @@ def _chosen(folder: StudyFolder, study: Study, ledger: Ledger, trial: TrialRecor
     if study.confirms is None:
         return Chosen(folder, study, trial, newest(folder, ledger))
     searched = StudyFolder(folder.path.parent / study.confirms.study)
-    openings = searched.ledger().confirmations if searched.journal.exists() else []
-    names = [opening["name"] for opening in openings]
-    place = names.index(study.name) + 1 if study.name in names else 1  # moved away from the study that it confirms
-    return Chosen(folder, study, trial, Confirmation(folder, outcome(folder), place))
+    found = outcome(folder)
+    if searched.journal.exists() and study.name in openings(ledger := searched.ledger()):
+        return Chosen(folder, study, trial, Confirmation.of(searched, ledger, folder, found))
+    return Chosen(folder, study, trial, Confirmation(folder, found, (study.name,), [], {}))  # moved away from it
 
 
 def _winners(folder: StudyFolder, study: Study, ledger: Ledger, include_suspect: bool) -> list[TrialRecord]:

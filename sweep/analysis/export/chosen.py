@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sweep.analysis.confirm import Confirmed, outcome, spread
+from sweep.analysis.opening import disbelieved, history
 from sweep.orchestration.folder import StudyFolder
 from sweep.study import Study
 from sweep.tracking.ledger import Ledger, TrialRecord
@@ -16,7 +17,14 @@ class Confirmation:
 
     folder: StudyFolder
     found: list[Confirmed]
-    openings: int  # of the test split, this one included
+    openings: tuple[str, ...]  # every confirmation of the searched study, in order, this one included
+    history: list[str]  # the same, in sentences
+    disbelieved: dict[int, list[str]]  # the validity checks that any of them saw fail, by the trial's number
+
+    @classmethod
+    def of(cls, searched: StudyFolder, ledger: Ledger, there: StudyFolder, found: list[Confirmed]) -> Confirmation:
+        """A confirmation of the searched study, whose journal knows of all of them."""
+        return cls(there, found, openings(ledger), history(ledger), disbelieved(searched, ledger))
 
     def candidate(self, number: int) -> Confirmed | None:
         """What it says of the searched study's trial `number`."""
@@ -33,21 +41,36 @@ class Chosen:
     confirmation: Confirmation | None  # the newest one of the search, whichever of the two the trial belongs to
 
     @property
+    def number(self) -> int:
+        """The trial's, or of the one that it confirms, in the search."""
+        confirms = self.study.confirms
+        return confirms.trials[self.trial.number % len(confirms.trials)] if confirms else self.trial.number
+
+    @property
     def candidate(self) -> Confirmed | None:
         """What fresh seeds said of the trial's configuration."""
+        return self.confirmation.candidate(self.number) if self.confirmation else None
+
+    @property
+    def disbelieved(self) -> list[str]:
+        """The validity checks that its configuration failed when it was confirmed."""
         if self.confirmation is None:
-            return None
-        confirms = self.study.confirms
-        number = confirms.trials[self.trial.number % len(confirms.trials)] if confirms else self.trial.number
-        return self.confirmation.candidate(number)
+            return []
+        now = self.candidate.suspect if self.candidate else ()
+        return sorted({*now, *self.confirmation.disbelieved.get(self.number, ())})
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether a validity check disbelieves the trial, or its configuration."""
+        return self.trial.is_suspect or bool(self.disbelieved)
 
     @property
     def is_confirmed(self) -> bool:
-        """Whether it is a training of the candidate that the confirmation was made for, and can be believed."""
+        """Whether it is a training of the candidate that the confirmation was made for, and that one is confirmed."""
         if not self.study.confirms or self.confirmation is None or self.candidate is None:
             return False
         first = self.confirmation.found[0]
-        return self.candidate is first and not first.is_baseline and not first.suspect
+        return self.candidate is first and not first.is_baseline and not first.lacking
 
     @property
     def title(self) -> str:
@@ -62,8 +85,8 @@ class Chosen:
     def standing(self) -> str:
         """What the trial's figures are worth, in words."""
         if confirms := self.study.confirms:
-            number = confirms.trials[self.trial.number % len(confirms.trials)]
-            return f"one of {confirms.seeds} seeds that confirm trial {number} of {confirms.study}"
+            what = "confirm" if self.candidate and not self.candidate.lacking else "were to confirm"
+            return f"one of {confirms.seeds} seeds that {what} trial {self.number} of {confirms.study}"
         if self.candidate is None or self.confirmation is None:
             return "unconfirmed"
         seeds = self.candidate.ends.count("completed")
@@ -75,8 +98,13 @@ class Chosen:
 
 def newest(folder: StudyFolder, ledger: Ledger) -> Confirmation | None:
     """The newest confirmation of a searched study that holds a completed training."""
-    for place, opening in reversed(list(enumerate(ledger.confirmations, start=1))):
-        path = folder.path.parent / opening["name"]
+    for name in reversed(openings(ledger)):
+        path = folder.path.parent / name
         if (path / "study.json").exists() and (found := outcome(StudyFolder(path))):
-            return Confirmation(StudyFolder(path), found, place)
+            return Confirmation.of(folder, ledger, StudyFolder(path), found)
     return None
+
+
+def openings(ledger: Ledger) -> tuple[str, ...]:
+    """The names of a searched study's confirmations, in order."""
+    return tuple(opening["name"] for opening in ledger.confirmations)

@@ -30,7 +30,7 @@ def entry(chosen: Chosen, config: TrialConfig, figures: Sequence[Figures]) -> di
         "reported": _percent(test, "worst case"),
         "autoattack_acc": _percent(test, AutoAttack().label),
         "footnote": _footnote(chosen, config, test),
-        "unreliable": chosen.trial.is_suspect,
+        "unreliable": chosen.is_suspect,
     }
 
 
