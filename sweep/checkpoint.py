@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import shutil
+import socket
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -48,17 +49,15 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 @contextmanager
 def folder_atomically(path: Path) -> Iterator[Path]:
-    """A new folder beside `path`, which takes its place, whole, when the block is over. Raises DiskFullError.
+    """A new folder beside `path`, which takes its place, whole, when the block is over.
 
     Ended before, `path` is as it was. Killed in the moment between two renames, the old folder and the new one, both
-    whole, are beside it, their names begin with a dot, and the next writer removes them.
+    whole, are beside it, their names begin with a dot, and the next writer that succeeds on the same machine removes
+    them. Raises DiskFullError, or CheckpointError where nothing can be written there.
     """
     with disk.explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = f"{_temporary(path)}folder-"
-        for left in path.parent.glob(f"{beside}*"):
-            shutil.rmtree(left)
-        new, old = (Path(tempfile.mkdtemp(dir=path.parent, prefix=beside)) for _ in range(2))
+        beside = f"{_temporary(path)}folder-{socket.gethostname()}-"
+        new, old = (_empty_folder(path, f"{beside}{os.getpid()}-") for _ in range(2))
         try:
             yield new
             new.chmod(0o755)
@@ -68,6 +67,9 @@ def folder_atomically(path: Path) -> Iterator[Path]:
                 path.replace(old)
             new.replace(path)
             _sync(path.parent)
+            for left in path.parent.glob(f"{beside}*"):
+                if not _runs(int(left.name.removeprefix(beside).split("-")[0])):
+                    shutil.rmtree(left, ignore_errors=True)
         finally:
             shutil.rmtree(new, ignore_errors=True)
             if path.exists() or not any(old.iterdir()):
@@ -164,6 +166,28 @@ def set_aside(path: Path) -> Path:
     """Rename a file or folder, so that its name is free and nothing is lost; where it is now."""
     names = (path.with_name(f"{path.name}.set-aside-{number}") for number in itertools.count(1))
     return path.rename(next(name for name in names if not name.exists()))
+
+
+def _empty_folder(path: Path, prefix: str) -> Path:
+    """A new folder beside `path`. Raises CheckpointError where there can be none."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(dir=path.parent, prefix=prefix))
+    except OSError as error:
+        if disk.is_full(error):
+            raise
+        raise CheckpointError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _runs(process: int) -> bool:
+    """Whether there is a process of this number on this machine."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def _temporary(path: Path) -> str:

@@ -208,6 +208,10 @@ def test_only_an_export_is_overwritten_and_only_by_request(trained_study: StudyF
     (tmp_path / "kept" / "thesis.tex").write_text("years of work")
     with pytest.raises(StudyError, match=r"holds what no export wrote \(thesis\.tex\)"):
         bundle.export(zero, tmp_path / "kept", force=True)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "README.md").write_text("years of work")
+    with pytest.raises(StudyError, match=r"holds what no export wrote \(README\.md\)"):
+        bundle.export(zero, tmp_path / "own", force=True)
     with pytest.raises(StudyError, match="is a file"):
         bundle.export(zero, tmp_path / "kept" / "thesis.tex", force=True)
     with pytest.MonkeyPatch.context() as patch:
@@ -235,6 +239,20 @@ def test_a_writer_that_is_killed_leaves_what_was_there(tmp_path: Path) -> None:
         with folder_atomically(path) as folder:
             (folder / "config.json").write_text("{}")
         assert written(tmp_path) == ["best"] and (path / "config.json").read_text() == "{}"
+
+
+def test_two_writers_of_one_folder_leave_each_other_alone(tmp_path: Path) -> None:
+    with folder_atomically(tmp_path / "best") as slow:
+        (slow / "config.json").write_text("slow")
+        with folder_atomically(tmp_path / "best") as quick:
+            (quick / "config.json").write_text("quick")
+        assert (slow / "config.json").read_text() == "slow"
+    assert written(tmp_path) == ["best"] and (tmp_path / "best" / "config.json").read_text() == "slow"
+
+
+def test_a_folder_that_cannot_be_written_is_named_by_its_own_name() -> None:
+    with pytest.raises(CheckpointError, match=r"/proc/best cannot be written: "), folder_atomically(Path("/proc/best")):
+        raise AssertionError("nothing is worked on before that is known")
 
 
 def test_wilsons_interval_is_where_the_binomial_tails_are_as_it_says() -> None:

@@ -58,9 +58,14 @@ def _refuse_taken(to: Path, force: bool) -> Path:
     if to.exists() and not to.is_dir():
         raise StudyError(f"{to} is a file; choose another folder")
     there = [path for path in to.rglob("*") if not path.is_dir()] if to.exists() else []
-    if strange := sorted(str(path.relative_to(to)) for path in there if path.name not in FILES):
+    if strange := sorted(str(path.relative_to(to)) for path in there if not _is_exports(path)):
         raise StudyError(f"{to} holds what no export wrote ({', '.join(strange[:3])}); choose another folder")
     if there and not force:
         names = ", ".join(sorted(str(path.relative_to(to)) for path in there)[:3])
         raise StudyError(f"{to} holds an export already ({names}, ...); choose another folder, or --force to overwrite")
     return to
+
+
+def _is_exports(file: Path) -> bool:
+    """Whether an export wrote it: by its own name, and what lies beside it."""
+    return file.name in FILES and all((file.parent / name).is_file() for name in TAKEN)
