@@ -41,7 +41,7 @@ class Confirmed:
     fresh: tuple[float, ...]  # the same by fresh seed
     luck: float  # by how much these are worse on average: same images, same attack, so it was chance
     outside: tuple[str, ...]  # the objective's bounds that it does not keep with fresh seeds, in words
-    test: dict[str, float]  # means over seeds, by metric
+    test: dict[str, float]  # mean accuracies over the same seeds as the worst case's, by metric
     worst_case: Interval  # on the test split, under every attack; a diverged training withstands nothing
     images: int  # of the test split
     ends: tuple[str, ...]  # of its trainings, also of those that have not begun
@@ -158,7 +158,7 @@ def _reserved(one: Confirmed) -> list[str]:
         sentences.append(f"{name} is outside of the objective's bounds with fresh seeds: {', '.join(one.outside)}")
     diverged = one.ends.count("diverged")
     if diverged:
-        sentences.append(f"{name}: {diverged} of {len(one.ends)} trainings diverged, and count as withstanding nothing")
+        sentences.append(f"{name}: {diverged} of {len(one.ends)} trainings diverged, and count as right about nothing")
     missing = [end for end in one.ends if end not in ("completed", "diverged")]
     if missing:
         sentences.append(f"{name}: {len(missing)} of {len(one.ends)} trainings {', '.join(sorted({*missing}))}")
@@ -214,7 +214,7 @@ class _Candidate:
             fresh=fresh,
             luck=(searched - float(np.mean(fresh))) * (1 if goal.direction == "maximize" else -1),
             outside=_outside(goal, self.figures),
-            test=_means([trial.final for trial in self.completed], "test/"),
+            test=_means([trial.final for trial in self.completed], self.ends.count("diverged")),
             worst_case=worst_case,
             images=images,
             ends=self.ends,
@@ -259,6 +259,7 @@ def _outside(goal: Goal, figures: Sequence[Mapping[str, float]]) -> tuple[str, .
     )
 
 
-def _means(figures: Sequence[dict[str, float]], prefix: str) -> dict[str, float]:
-    names = [name for name in figures[0] if name.startswith(prefix)]
-    return {name: float(np.mean([each[name] for each in figures])) for name in names}
+def _means(figures: Sequence[Mapping[str, float]], diverged: int) -> dict[str, float]:
+    """Accuracies on the test split, over completed and diverged trainings: these are right about nothing."""
+    names = [name for name in figures[0] if name.startswith("test/") and name.endswith("accuracy")]
+    return {name: float(np.mean([each[name] for each in figures] + [0.0] * diverged)) for name in names}

@@ -12,6 +12,7 @@ from tiny_study import METRIC, asked, complete, cut, events, finish, report, sea
 
 from sweep.analysis.confirm import is_confirmed, outcome, verdict, weakness
 from sweep.analysis.export import choose
+from sweep.analysis.export.account import of_seeds
 from sweep.analysis.opening import begin, disbelieved, history, select, unfinished
 from sweep.analysis.report import page
 from sweep.analysis.statistics import Interval
@@ -120,7 +121,12 @@ def test_a_diverged_training_withstands_nothing(tmp_path: Path, confirmed: Study
     first = events(folder.path, "ended")[0]["final"]["test/worst_case/adversarial_accuracy"]
     assert best.ends == ("completed", "diverged") and len(before.fresh) == 2
     assert best.worst_case.mean == pytest.approx(first / 2)
-    assert "trial 2: 1 of 2 trainings diverged, and count as withstanding nothing" in verdict([best])
+    assert "trial 2: 1 of 2 trainings diverged, and count as right about nothing" in verdict([best])
+    assert best.test["test/worst_case/adversarial_accuracy"] == pytest.approx(best.worst_case.mean)
+    seeds = of_seeds(choose.numbered(folder, folder.ledger(), 0, include_suspect=True))
+    assert seeds is not None and seeds.seeds == 2
+    for row, label in (("clean_accuracy", "clean"), ("fgsm/adversarial_accuracy", "fgsm")):
+        assert seeds.accuracies[label].mean == pytest.approx(best.test[f"test/{row}"])
 
 
 def test_figures_are_those_of_the_verdicts(confirmed: StudyFolder) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from scipy.stats import binomtest
 
 from sweep.analysis.export.chosen import Chosen
@@ -42,7 +43,10 @@ def of_network(chosen: Chosen, config: TrialConfig) -> list[Figures]:
 
 
 def of_seeds(chosen: Chosen) -> Figures | None:
-    """The configuration's, over every fresh seed that was trained: bootstrap intervals, over seeds and images."""
+    """The configuration's, over every fresh seed that was trained: bootstrap intervals, over seeds and images.
+
+    A diverged training is right about nothing, in every row: it is one of the seeds, and left out would flatter.
+    """
     candidate, confirmation = chosen.candidate, chosen.confirmation
     if candidate is None or confirmation is None:
         return None
@@ -55,6 +59,7 @@ def of_seeds(chosen: Chosen) -> Figures | None:
         if trial.number % len(confirms.trials) == place and trial.end == "completed"
     ]
     rows = [load_weights(training / VERDICTS) for training in trainings]
+    rows += [{name: torch.zeros_like(held) for name, held in rows[0].items()}] * candidate.ends.count("diverged")
     labels = ["clean", *(attack.label for attack in confirms.attacks)]
     rng = np.random.default_rng(derive(confirmation.folder.study().seed, "export"))
     intervals, _ = analyse([np.stack([row[label].numpy() for row in rows]) for label in labels], rng)
