@@ -102,23 +102,14 @@ def is_confirmed(folder: StudyFolder, number: int) -> bool:
     return not _lacking(candidate.ends, candidate.outcomes("suspect"), _outside(study.objective[0], candidate.figures))
 
 
-def verdict(found: Sequence[Confirmed]) -> list[str]:
-    """What may be said, in words."""
+def verdict(study: Study, found: Sequence[Confirmed]) -> list[str]:
+    """What may be said, in words, of what the confirming `study` found."""
     if not found:
         return ["no training completed: nothing can be said"]
     sentences = [_claim(found[0]), *_compared(found)]
     for one in found:
         sentences += _reserved(one)
-    return sentences
-
-
-def weakness(study: Study) -> list[str]:
-    """A sentence where the attacks on the test split are no stronger than that of the search."""
-    assert study.confirms is not None
-    searched, *further = study.confirms.attacks
-    if any(attack.gradient_evaluations > searched.gradient_evaluations for attack in further):
-        return []
-    return [f"no attack here takes more gradient steps than the search's, {searched.label}: auto_attack may break more"]
+    return [*sentences, *_weakness(study)]
 
 
 def _claim(best: Confirmed) -> str:
@@ -170,6 +161,15 @@ def _reserved(one: Confirmed) -> list[str]:
     if len(one.ends) - len(missing) == 1:
         sentences.append(f"{name} has one seed: its interval says nothing of another training")
     return sentences
+
+
+def _weakness(study: Study) -> list[str]:
+    """A sentence where the attacks on the test split are no stronger than that of the search."""
+    assert study.confirms is not None
+    searched, *further = study.confirms.attacks
+    if any(attack.gradient_evaluations > searched.gradient_evaluations for attack in further):
+        return []
+    return [f"no attack here takes more gradient steps than the search's, {searched.label}: auto_attack may break more"]
 
 
 def spread(interval: Interval) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -68,9 +70,10 @@ def refuse_incomparable(first: Standing, second: Standing) -> None:
 
 
 def names(first: Standing, second: Standing) -> tuple[str, str]:
-    """What to call them: by their folders, with the way to these where that is all that tells them apart."""
-    paths = first.folder.path, second.folder.path
-    return (paths[0].name, paths[1].name) if paths[0].name != paths[1].name else (str(paths[0]), str(paths[1]))
+    """What to call them: by their folders' names, with as much of the way to them as tells them apart."""
+    one, other = (study.folder.path.resolve().parts[::-1] for study in (first, second))
+    equal = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+    return str(Path(*one[equal::-1])), str(Path(*other[equal::-1]))
 
 
 def by_defense(first: Standing, second: Standing) -> dict[str, tuple[Side, Side]]:

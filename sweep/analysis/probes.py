@@ -7,6 +7,7 @@ Each network is looked at once, on the device that its configuration names. What
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,7 @@ def radii(threat_model: ThreatModel) -> list[float]:
 def probe(
     folder: Path, chosen: Iterable[Trained], *, measure: bool, say: Callable[[str], None]
 ) -> tuple[dict[Path, Probe], list[str]]:
-    """The networks' probes by their folders, and a sentence on each network that there is none of.
+    """The networks' probes by their folders, and a sentence on those that there is none of, equal ones as one.
 
     Without `measure`, nothing is attacked: only what was kept before is given.
     """
@@ -96,7 +97,8 @@ def probe(
                 missing.append(f"{name} was not looked at; `sweep report` without --no-measure does")
         except (CheckpointError, ConfigurationError, DataError) as error:  # as on a machine without its GPU
             missing.append(f"{name}: {error}")
-    return probes, missing
+    counts = Counter(missing)  # a confirmed trial has several networks
+    return probes, [f"{text} ({count} networks)" if count > 1 else text for text, count in counts.items()]
 
 
 def _key(trained: Trained) -> str:

@@ -121,7 +121,7 @@ def show_results(study: Study, ledger: Ledger, *, include_suspect: bool = False)
     if table.row_count:
         console.print(table)
         console.print(
-            "[dim]accuracies in [0, 1]; cost: gradient evaluations against standard training; one seed, unconfirmed[/]"
+            "[dim]accuracies in [0, 1], each of one seed; cost: gradient evaluations against standard training[/]"
         )
     if study.compare:
         spent, asked = accounts(study, ledger), Counter(trial.defense for trial in ledger)

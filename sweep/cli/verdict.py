@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sweep.analysis.confirm import Confirmed, outcome, spread, verdict, weakness
+from sweep.analysis.confirm import Confirmed, outcome, spread, verdict
 from sweep.analysis.opening import disbelieved, history
 from sweep.cli.tables import console, figures_table, show_ends
 from sweep.orchestration.folder import StudyFolder
@@ -18,7 +18,7 @@ def show_confirmation(folder: StudyFolder) -> None:
     names = ("defense", "trial", "searched", "fresh", "clean", *labels, "worst case", "shrinkage", "p")
     table = figures_table(title, names)
     for one in found:
-        table.add_row(*_row(one, labels))
+        table.add_row(*_row(one, found[0], labels))
     console.print(table)
     console.print(
         "[dim]searched: the search's value; fresh: the same with fresh seeds (both validation). The rest is the test "
@@ -28,7 +28,7 @@ def show_confirmation(folder: StudyFolder) -> None:
         console.print(f"trial {', '.join(absent)}: no training completed, so nothing is said of it", markup=False)
     searched = folder.searched()
     told = history(StudyFolder(searched).ledger()) if searched else []
-    for sentence in [*verdict(found), *weakness(study), *told]:
+    for sentence in [*verdict(study, found), *told]:
         console.print(sentence, markup=False)
     show_ends(folder.ledger())
 
@@ -42,15 +42,16 @@ def show_openings(folder: StudyFolder) -> None:
         console.print(f"trial {number} was suspect when confirmed ({', '.join(failed)}), and is no best", markup=False)
 
 
-def _row(one: Confirmed, labels: list[str]) -> list[str]:
+def _row(one: Confirmed, first: Confirmed, labels: list[str]) -> list[str]:
+    is_believed = not one.suspect and not first.suspect  # else neither is better nor worse
     metrics = ["test/clean_accuracy", *(f"test/{label}/adversarial_accuracy" for label in labels)]
     return [
-        one.defense + (" (baseline)" if one.is_baseline else ""),
+        one.defense + (" (baseline)" if one.is_baseline else "") + (" [red](suspect)[/]" if one.suspect else ""),
         str(one.number),
         f"{one.searched:.3f}",
         f"{one.validation:.3f}",
         *(f"{one.test[metric]:.3f}" for metric in metrics),
         spread(one.worst_case),
         f"{one.shrinkage:+.3f}",
-        f"{one.comparison.p_holm:.4f}" if one.comparison else "",
+        f"{one.comparison.p_holm:.4f}" if one.comparison and is_believed else "",
     ]

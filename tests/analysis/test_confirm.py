@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny_study import METRIC, asked, complete, cut, events, finish, report, searching, tiny, told
 
-from sweep.analysis.confirm import is_confirmed, outcome, verdict, weakness
+from sweep.analysis.confirm import is_confirmed, outcome, verdict
 from sweep.analysis.export import choose
 from sweep.analysis.export.account import of_seeds
 from sweep.analysis.opening import begin, disbelieved, history, select, unfinished
@@ -81,7 +81,7 @@ def test_a_lucky_value_shrinks(confirmed: StudyFolder) -> None:
     assert best.shrinkage > 0.1
     assert best.worst_case.low <= best.worst_case.mean <= best.worst_case.high
     assert baseline.is_baseline
-    claim = verdict([best, baseline])[0]
+    claim = verdict(confirmed.study(), [best, baseline])[0]
     assert "over 2 seeds and 300 images; the search had said 0.900" in claim
     assert f"fresh seeds reach {min(best.fresh):.3f} to {max(best.fresh):.3f}: {best.luck:.3f} of the search" in claim
 
@@ -89,22 +89,27 @@ def test_a_lucky_value_shrinks(confirmed: StudyFolder) -> None:
 def test_what_limits_a_claim_is_said(confirmed: StudyFolder) -> None:
     best, baseline = outcome(confirmed)
     outside = "trial 2 is outside of the objective's bounds with fresh seeds: validation/clean_accuracy is 0."
-    assert any(sentence.startswith(outside) and "at least 0.9 is asked" in sentence for sentence in verdict([best]))
-    assert not any("outside" in sentence for sentence in verdict([baseline]))
+    assert any(
+        sentence.startswith(outside) and "at least 0.9 is asked" in sentence
+        for sentence in verdict(confirmed.study(), [best])
+    )
+    assert not any("outside" in sentence for sentence in verdict(confirmed.study(), [baseline]))
     assert not is_confirmed(confirmed, 2), "which every seed completed"
     searched = StudyFolder.find(confirmed.path.parent, "tiny")
     with pytest.raises(StudyError, match=r"confirmed trial 2 is outside of the objective's bounds with fresh seeds"):
         choose.confirmed(searched, searched.ledger())
-    assert "trial 2 is to be looked into: V11" in "\n".join(verdict([replace(best, investigate=("V11",))]))
+    assert "trial 2 is to be looked into: V11" in "\n".join(
+        verdict(confirmed.study(), [replace(best, investigate=("V11",))])
+    )
     alone = replace(best, ends=("completed",))
-    assert "trial 2 has one seed: its interval says nothing of another training" in verdict([alone])
+    assert "trial 2 has one seed: its interval says nothing of another training" in verdict(confirmed.study(), [alone])
     flat = replace(best, worst_case=Interval(1.0, 1.0, 1.0), images=60)
     assert {
         "trial 2 was judged on 60 test images: chance decides much of its figures",
         "trial 2 came out alike on every image, and no resampling shows the chance in that: up to 0.050 of other "
         "images may still differ",
-    } <= set(verdict([flat]))
-    (weak,) = weakness(confirmed.study())
+    } <= set(verdict(confirmed.study(), [flat]))
+    weak = verdict(confirmed.study(), [best, baseline])[-1]
     assert weak.startswith("no attack here takes more gradient steps than the search's, pgd_2")
 
 
@@ -121,7 +126,7 @@ def test_a_diverged_training_withstands_nothing(tmp_path: Path, confirmed: Study
     first = events(folder.path, "ended")[0]["final"]["test/worst_case/adversarial_accuracy"]
     assert best.ends == ("completed", "diverged") and len(before.fresh) == 2
     assert best.worst_case.mean == pytest.approx(first / 2)
-    assert "trial 2: 1 of 2 trainings diverged, and count as right about nothing" in verdict([best])
+    assert "trial 2: 1 of 2 trainings diverged, and count as right about nothing" in verdict(confirmed.study(), [best])
     assert best.test["test/worst_case/adversarial_accuracy"] == pytest.approx(best.worst_case.mean)
     seeds = of_seeds(choose.numbered(folder, folder.ledger(), 0, include_suspect=True))
     assert seeds is not None and seeds.seeds == 2
@@ -148,7 +153,7 @@ def test_a_baseline_is_not_called_the_best_where_nothing_better_completed(tmp_pa
     cut(confirming.path, [event for event, _ in told(confirming.path)].index("ended", 3) + 1)
     (left,) = found = outcome(confirming)
     assert left.is_baseline and left.ends == ("completed", "not begun")
-    sentences = verdict(found)
+    sentences = verdict(confirming.study(), found)
     assert "trial 0 (standard), a baseline: " in sentences[0]
     assert "trial 0: 1 of 2 trainings not begun" in sentences
 
@@ -157,11 +162,11 @@ def test_nothing_is_better_or_worse_than_what_cannot_be_believed(confirmed: Stud
     best, baseline = outcome(confirmed)
     compared = ("better than", "worse than", "no difference shown from")
     for pair in ([replace(best, suspect=("V8",)), baseline], [best, replace(baseline, suspect=("V8",))]):
-        sentences = verdict(pair)
+        sentences = verdict(confirmed.study(), pair)
         assert not any(sentence.startswith(compared) for sentence in sentences)
         assert any("cannot be believed: it failed V8" in sentence for sentence in sentences)
     believed = [replace(one, suspect=()) for one in (best, baseline)]
-    assert any(sentence.startswith(compared) for sentence in verdict(believed))
+    assert any(sentence.startswith(compared) for sentence in verdict(confirmed.study(), believed))
 
 
 def test_the_same_selection_goes_on_and_another_is_refused(tmp_path: Path) -> None:

@@ -40,6 +40,6 @@ def test_the_luckiest_of_ten_seeds_shrinks_and_the_verdict_says_so(tmp_path: Pat
     assert best.searched == max(reached)
     assert best.validation < best.searched and best.luck == pytest.approx(best.searched - best.validation)
     assert best.worst_case.mean < best.searched, "on unseen images, under a stronger attack"
-    claim = verdict([best])[0]
+    claim = verdict(search.folder.study(), [best])[0]
     assert f"the search had said {best.searched:.3f}" in claim
     assert claim.endswith(f": {best.luck:.3f} of the search's value was luck"), claim

@@ -98,6 +98,14 @@ def test_a_report_without_networks_says_what_it_lacks(
     assert opened == []
 
 
+def test_of_one_trials_networks_it_is_said_once_that_they_are_lacking(folder: StudyFolder, tmp_path: Path) -> None:
+    first, second = trained(folder)[:2]
+    seeds = [replace(first, folder=place.folder) for place in (first, second)]
+    _, missing = probes.probe(tmp_path, seeds, measure=False, say=lambda _: None)
+    said = "was not looked at; `sweep report` without --no-measure does"
+    assert missing == [f"trial {first.trial} ({first.defense}) {said} (2 networks)"]
+
+
 def test_a_network_that_cannot_be_built_here_is_said(folder: StudyFolder) -> None:
     first = trained(folder)[0]
     elsewhere = replace(first, config=first.config | {"model": {"name": "somebodys_own"}})

@@ -16,9 +16,12 @@ from sweep.analysis.report import page, tables
 from sweep.analysis.standing import standing
 from sweep.checkpoint import save_weights
 from sweep.cli.tables import show_results
+from sweep.cli.verdict import show_confirmation
 from sweep.orchestration.folder import StudyFolder
 from sweep.orchestration.search import opened
 from sweep.trial import VERDICTS
+
+FINAL = {f"test/{attack}/adversarial_accuracy": 0.5 for attack in ("pgd_2", "fgsm")}
 
 
 @pytest.fixture
@@ -30,7 +33,7 @@ def refuted(tmp_path: Path) -> StudyFolder:
     with opened(confirming) as search:
         number = asked(search).number
         report(search, number, 1, 0.9)
-        final = {"test/clean_accuracy": 0.95}
+        final = FINAL | {"test/clean_accuracy": 0.95}
         search.hear({"trial": number, "end": "completed", "final": final, "error": None, "validity": validity})
     save_weights(confirming.trial(number) / VERDICTS, {"worst_case": torch.ones(10, dtype=torch.bool)})
     return folder
@@ -51,6 +54,7 @@ def test_neither_status_nor_a_comparison_shows_it(refuted: StudyFolder, capsys: 
     assert (side.trial, side.value) == (3, 0.7)
     show_results(found.study, found.ledger)
     printed = capsys.readouterr().out
+    assert "each of one seed" in printed and "unconfirmed" not in printed
     assert not re.search(r" 2 +0\.900", printed) and "1 trial is kept out of every best" in printed
     show_results(found.study, found.ledger, include_suspect=True)
     assert re.search(r"\(suspect: V10\) +2 +0\.900", capsys.readouterr().out)
@@ -60,6 +64,27 @@ def test_it_is_not_selected_again(refuted: StudyFolder) -> None:
     same = selection(refuted)
     assert same.trials == (2, 0), "as what was begun goes on"
     assert select(refuted, top=1, seeds=2, attacks=["fgsm"], baselines=True, again=True).trials == (3, 0)
+
+
+def test_the_confirmations_table_marks_it_and_compares_it_with_nothing(
+    refuted: StudyFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    confirming = StudyFolder(refuted.path.parent / "tiny-confirmation")
+    with opened(confirming) as search:
+        number = asked(search).number
+        report(search, number, 1, 0.3)
+        final = FINAL | {"test/clean_accuracy": 0.85}
+        search.hear({"trial": number, "end": "completed", "final": final, "error": None, "validity": None})
+    save_weights(confirming.trial(number) / VERDICTS, {"worst_case": torch.zeros(10, dtype=torch.bool)})
+    show_confirmation(confirming)
+    printed = capsys.readouterr().out
+    assert re.search(r" 2 +0\.900 .*\n *\(suspect\)", printed), printed
+    assert re.search(r"\(baseline\) +0 .* 0\.000 \[0\.000, 0\.000\] +\+0\.300 *\n", printed), printed
+
+
+def test_a_weak_confirmation_is_told_as_one_wherever_it_is_told(refuted: StudyFolder) -> None:
+    """Its attacks are the search's PGD, and FGSM."""
+    assert "No attack here takes more gradient steps" in page.write(refuted, measure=False).path.read_text()
 
 
 def test_the_newest_confirmation_is_one_that_has_begun(refuted: StudyFolder) -> None:

@@ -10,8 +10,9 @@ from tiny_study import METRIC, asked, complete, report, searching, tiny
 
 from sweep.analysis import results
 from sweep.analysis.importance import importances
-from sweep.analysis.report import accuracy, course, page, stopping, tables
+from sweep.analysis.report import accuracy, course, page, stopping, tables, words
 from sweep.errors import StudyError
+from sweep.objective import AtLeast, Maximize
 from sweep.orchestration.folder import StudyFolder
 from sweep.study import Asha
 from sweep.tracking.ledger import Ledger
@@ -139,6 +140,18 @@ def test_a_parameter_that_decides_everything_is_named(tmp_path: Path) -> None:
     assert shares == importances(study, honest)["adversarial_training"]
     assert max(shares, key=lambda name: shares[name]) == "optimizer.learning_rate"
     assert sum(shares.values()) == pytest.approx(1.0)
+
+
+def test_what_is_outside_of_the_bounds_is_not_called_the_best(tmp_path: Path) -> None:
+    """Every trial tells of a clean accuracy of 0.9 (tiny_study.py)."""
+    metric = "validation/clean_accuracy"
+    outside = told(tmp_path / "outside", (0.3, 0.6), objective=Maximize(METRIC, subject_to={metric: AtLeast(0.95)}))
+    (sentence,) = words.headline(outside.study(), outside.ledger(), None, None)
+    assert sentence.startswith(f"No completed trial keeps the objective's bounds ({metric} at least 0.95)")
+    assert "(outside the bounds)" in str(tables.by_defense(outside.study(), outside.ledger()))
+    within = told(tmp_path / "within", (0.3, 0.6), objective=Maximize(METRIC, subject_to={metric: AtLeast(0.85)}))
+    assert words.headline(within.study(), within.ledger(), None, None)[0].startswith("Trial 1 ")
+    assert "(outside the bounds)" not in str(tables.by_defense(within.study(), within.ledger()))
 
 
 def test_names_from_outside_are_escaped(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -95,6 +96,16 @@ def test_two_studies_are_compared_on_the_same_images(workplace: Path) -> None:
     for name, sides in told["defenses"].items():
         assert sum(side["trials"] for side in sides) > 0, name
     assert sum(sides[1]["trials"] for sides in told["defenses"].values()) == 3
+
+
+def test_studies_of_one_name_are_told_apart_by_as_little_as_it_takes(workplace: Path, tmp_path: Path) -> None:
+    for place in ("monday", "tuesday"):
+        shutil.copytree(workplace / "studies" / "tiny", tmp_path / "somewhere" / "deep" / place / "tiny")
+    paths = [str(tmp_path / "somewhere" / "deep" / place / "tiny") for place in ("monday", "tuesday")]
+    printed = sweep("compare", *paths, folder=workplace)
+    assert "monday/tiny had 2 trials and" in printed and ", tuesday/tiny 2 trials and" in printed
+    assert "deep" not in printed
+    assert re.search(r"^ *defense +monday/tiny +tuesday/tiny +difference", printed, re.MULTILINE), printed
 
 
 def test_what_runs_prints_its_end_as_json_alone(workplace: Path) -> None:

@@ -64,7 +64,7 @@ def card(
         is_only=confirmation is None or len(confirmation.openings) == 1,
         disbelieved=chosen.disbelieved,
         diverged=candidate.ends.count("diverged") if candidate else 0,
-        verdict=verdict(confirmation.found) if confirmation and candidate else [],
+        verdict=verdict(confirmation.folder.study(), confirmation.found) if confirmation and candidate else [],
         naive={name: value for name, value in trial.final.items() if "_naive/" in name},
         attacks=[(attack.label, _text(attack, whole=True)) for attack in attacks(config)],
         validity=trial.validity,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from sweep.analysis import comparison, kept, probes
-from sweep.analysis.confirm import Confirmed
-from sweep.analysis.export.chosen import newest
+from sweep.analysis.export.chosen import Confirmation, newest
 from sweep.analysis.findings import doubts, failures
 from sweep.analysis.opening import history, reconsidered
 from sweep.analysis.probes import Probe
@@ -65,13 +64,13 @@ def write(folder: StudyFolder, *, measure: bool = True, say: Callable[[str], Non
     if not ledger.trials:
         raise StudyError(f"{folder.path} has no trials to report yet; `sweep resume {study.name}` runs them")
     confirmation = newest(folder, ledger)
-    confirming, found = (confirmation.folder, confirmation.found) if confirmation else (None, [])
-    networks = _looked_at(folder, study, ledger, confirming, measure, say)
+    found = confirmation.found if confirmation else []
+    networks = _looked_at(folder, study, ledger, confirmation, measure, say)
     judged = build("threat_model", study.space.tree["threat_model"]).epsilon
     figures = gallery(study, ledger, found, networks.contenders, networks.matrix, judged)
     exhibits = examples.exhibits(networks.contenders)
     path = folder.path / FILE_NAME
-    write_text(path, _rendered(folder, study, ledger, found, networks, figures, exhibits))
+    write_text(path, _rendered(folder, study, ledger, confirmation, networks, figures, exhibits))
     return Written(path, figures, exhibits)
 
 
@@ -79,20 +78,21 @@ def _rendered(
     folder: StudyFolder,
     study: Study,
     ledger: Ledger,
-    found: Sequence[Confirmed],
+    confirmation: Confirmation | None,
     networks: _Networks,
     figures: dict[str, Drawn],
     exhibits: list[Exhibit],
 ) -> str:
     rungs = stopping.rungs(study, folder.ledger(), folder.journal)  # as they counted before any confirmation
     refuted = [trial.number for trial in ledger if trial.refuted]
-    record = folder.record()
+    record, found = folder.record(), confirmation.found if confirmation else []
     return _ENVIRONMENT.get_template("page.html.j2").render(
         study=study,
         record=record,
         plotly=get_plotlyjs(),
         asked=words.asked(study),
-        headline=words.headline(study, ledger, found, _validation_images(study)) + words.sentences(history(ledger)),
+        headline=words.headline(study, ledger, confirmation, _validation_images(study))
+        + words.sentences(history(ledger)),
         counts=", ".join(f"{count} {end}" for end, count in ledger.counts().most_common()),
         ledger=ledger,
         by_defense=tables.by_defense(study, ledger),
@@ -132,12 +132,12 @@ def _looked_at(
     folder: StudyFolder,
     study: Study,
     ledger: Ledger,
-    confirming: StudyFolder | None,
+    confirmation: Confirmation | None,
     measure: bool,
     say: Callable[[str], None],
 ) -> _Networks:
     pairs = comparison.pairs(study, ledger)
-    contenders = kept.contenders(folder, study, ledger, confirming)
+    contenders = kept.contenders(folder, study, ledger, confirmation.folder if confirmation else None)
     compared = kept.of_search(folder, [trial for pair in pairs for trial in (pair.first, pair.second) if trial])
     matrix = kept.of_search(folder, kept.across_radii(ledger))
     found, missing = probes.probe(folder.path, [*contenders, *compared, *matrix], measure=measure, say=say)

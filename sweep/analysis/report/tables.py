@@ -9,6 +9,7 @@ from sweep.analysis.confirm import Confirmed, spread
 from sweep.analysis.report.accuracy import value
 from sweep.analysis.results import best_by_defense
 from sweep.analysis.statistics import effect_size
+from sweep.objective import Goal
 from sweep.study import Study
 from sweep.tracking.ledger import Ledger, TrialRecord
 
@@ -32,7 +33,7 @@ def by_defense(study: Study, ledger: Ledger) -> Table:
         "NLL": f"validation/{first}/negative_log_likelihood",
     }
     header = ["defense", "trial", *metrics, "gradient evaluations", "overhead", "seconds", "memory MB", "validity"]
-    return header, [_row(trial, metrics) for trial in trials]
+    return header, [_row(trial, metrics, study.objective[0]) for trial in trials]
 
 
 def confirmed(found: Sequence[Confirmed]) -> Table:
@@ -102,11 +103,11 @@ def number(found: float | None, digits: int = 3) -> str:
     return "" if found is None else f"{found:,.{digits}f}"
 
 
-def _row(trial: TrialRecord, metrics: dict[str, str]) -> list[str]:
+def _row(trial: TrialRecord, metrics: dict[str, str], goal: Goal) -> list[str]:
     figures = (trial.best or {"metrics": {}})["metrics"] | trial.final
     overhead = figures.get("overhead/gradient_evaluations")
     return [
-        trial.defense,
+        trial.defense + ("" if trial.rank(goal)[0] == 1 else " (outside the bounds)"),
         str(trial.number),
         *(number(figures.get(metric)) for metric in metrics.values()),
         f"{trial.gradient_evaluations:,.0f}",

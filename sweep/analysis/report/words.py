@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from sweep.analysis.confirm import Confirmed, verdict
+from sweep.analysis.confirm import verdict
+from sweep.analysis.export.chosen import Confirmation
 from sweep.analysis.report.accuracy import CLEAN
 from sweep.analysis.results import best_by_defense, hypervolume, pareto
 from sweep.objective import Maximize
@@ -37,14 +38,18 @@ def asked(study: Study) -> list[tuple[str, str]]:
     ]
 
 
-def headline(study: Study, ledger: Ledger, found: Sequence[Confirmed], validation: int | None) -> list[str]:
+def headline(study: Study, ledger: Ledger, confirmation: Confirmation | None, validation: int | None) -> list[str]:
     """What won and by how much, in sentences. `validation` is the number of validation images, where known."""
-    if found:
-        return sentences(verdict(found))
-    best = best_by_defense(ledger, study.objective[0])
+    if confirmation:
+        return sentences(verdict(confirmation.folder.study(), confirmation.found))
+    goal = study.objective[0]
+    ranked = best_by_defense(ledger, goal)
+    if not ranked:
+        return [f"No {'believed ' if ledger.suspects else ''}trial completed, so nothing can be said."]
+    best, metric = [trial for trial in ranked if trial.rank(goal)[0] == 1], goal.metric
     if not best:
-        return ["No trial completed, so nothing can be said."]
-    metric = study.objective[0].metric
+        bounds = " and ".join(f"{name} {bound}" for name, bound in goal.subject_to.items())
+        return [f"No completed trial keeps the objective's bounds ({bounds}), so none is the best."]
     reached = [_with_error(trial, metric, validation) for trial in best[:2]]
     said = [f"Trial {best[0].number} ({best[0].defense}) has the best {metric}: {reached[0]}."]
     said += [f"Next is {trial.defense} (trial {trial.number}): {reached[1]}." for trial in best[1:2]]
