@@ -14,13 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweep.analysis.results import best_by_defense
-from sweep.analysis.statistics import Interval, analyse, effect_size, holm
+from sweep.analysis.statistics import SURE, Interval, analyse, effect_size, holm
 from sweep.objective import Goal
 from sweep.seeding import derive
 from sweep.study import Study
 from sweep.tracking.ledger import Ledger, TrialRecord
 
-SURE = 0.05  # a corrected p-value below this is called a difference
 _WORDS = ((0.2, "negligible"), (0.5, "small"), (0.8, "medium"), (float("inf"), "large"))  # Cohen's h, upper ends
 
 

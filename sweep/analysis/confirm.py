@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sweep.analysis.statistics import Comparison, Interval, Verdicts, analyse
+from sweep.analysis.statistics import SURE, Comparison, Interval, Verdicts, analyse
 from sweep.checkpoint import load_weights
 from sweep.errors import StudyError
 from sweep.objective import Goal
@@ -23,7 +23,6 @@ from sweep.study import Study
 from sweep.tracking.ledger import Ledger
 from sweep.trial import VERDICTS
 
-SURE = 0.05  # a corrected p-value below this is called a difference
 _FEW = 100  # images, as in V28
 _SHOWN = 0.0005  # what three digits show of a figure
 _UNASKED: dict[str, Any] = {"suspect": [], "investigate": []}

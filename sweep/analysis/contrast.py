@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 
 from sweep.analysis import confirm, kept, probes
-from sweep.analysis.comparison import SURE
 from sweep.analysis.opening import newest_for
 from sweep.analysis.results import best_by_defense
 from sweep.analysis.standing import Standing
-from sweep.analysis.statistics import Interval, Verdicts, analyse
+from sweep.analysis.statistics import SURE, Interval, Verdicts, analyse
 from sweep.errors import StudyError
 from sweep.orchestration.folder import StudyFolder
 from sweep.orchestration.warm_start import differing

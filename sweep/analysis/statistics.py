@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 Verdicts = NDArray[np.bool_]  # [seeds, examples]
 
+SURE = 0.05  # a corrected p-value below this is called a difference
 RESAMPLES = 10_000
 _AT_ONCE = 500  # resamples held in memory together
 
@@ -64,7 +65,8 @@ def binomial(share: float, examples: int) -> tuple[float, float]:
     """The 95 % interval of a share of so many examples (Wilson 1927): within [0, 1] also where the share is 0 or 1."""
     squared = 1.959964**2 / examples
     middle, reach = share + squared / 2, math.sqrt(squared * (share * (1 - share) + squared / 4))
-    return max(0.0, (middle - reach) / (1 + squared)), min(1.0, (middle + reach) / (1 + squared))
+    low, high = (middle - reach) / (1 + squared), (middle + reach) / (1 + squared)
+    return max(0.0, min(share, low)), min(1.0, max(share, high))  # the share is within: at 0 and 1 rounding puts it out
 
 
 def effect_size(share: float, other: float) -> float:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 
 def list_studies(
-    folder: Annotated[Path, typer.Argument(help="Folder that holds the study folders.")] = DEFAULT_STUDIES,
+    folder: Annotated[Path | None, typer.Argument(help="The same as --studies.", show_default=False)] = None,
+    studies: Studies = DEFAULT_STUDIES,
     as_json: AsJson = False,
 ) -> None:
     """List the studies of a folder: where each stands, its best trial, and whether that is confirmed.
@@ -26,10 +27,12 @@ def list_studies(
     """
     from sweep.analysis.standing import folders, standing
     from sweep.cli.tables import console, figures_table
-    from sweep.errors import SweepError
+    from sweep.errors import StudyError, SweepError
 
-    found = []
-    for path in folders(folder):
+    if folder is not None and studies not in (folder, DEFAULT_STUDIES):
+        raise StudyError(f"{folder} and --studies {studies} are two folders: give one of them")
+    root, found = folder or studies, []
+    for path in folders(root):
         try:
             found.append(standing(path))
         except SweepError as error:  # one that is damaged hides no other
@@ -37,12 +40,10 @@ def list_studies(
     if as_json:
         typer.echo(json.dumps([one.row() for one in found], indent=2))
         return
-    table = figures_table(
-        f"{folder}", ("study", "state", "trials", "best", "of trial", "it is", "age"), words=("study",)
-    )
+    table = figures_table(f"{root}", ("study", "state", "trials", "best", "of trial", "it is", "age"), words=("study",))
     for one in found:
         table.add_row(*_listed(one))
-    console.print(table if found else f"no studies in {folder}/ yet; `sweep run` makes one")
+    console.print(table if found else f"no studies in {root}/ yet; `sweep run` makes one")
 
 
 def compare(

@@ -50,7 +50,8 @@ def test_the_list_says_where_each_study_stands(workplace: Path) -> None:
     trials = json.loads(sweep("status", "tiny", "--json", folder=workplace))["trials"]
     assert best["value"] == max(trial[f"best/{best['metric']}"] for trial in trials)
     assert (found["other"]["state"], found["other"]["best"], found["other"]["trials"]) == ("not begun", None, 0)
-    assert "there is no folder nowhere" in sweep("list", "nowhere", folder=workplace, code=2)
+    assert "there is no folder nowhere" in sweep("list", "--studies", "nowhere", folder=workplace, code=2)
+    assert "are two folders" in sweep("list", "studies", "--studies", "nowhere", folder=workplace, code=2)
 
 
 def test_a_damaged_study_hides_no_other(workplace: Path, tmp_path: Path) -> None:

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.stats import binomtest
 
 from sweep.analysis.export.chosen import Chosen
-from sweep.analysis.statistics import Interval, analyse
+from sweep.analysis.statistics import Interval, analyse, binomial
 from sweep.attacks import Attack
 from sweep.checkpoint import load_weights
 from sweep.configuration import TrialConfig
@@ -74,8 +73,7 @@ def attacks(config: TrialConfig) -> list[Attack]:
 
 def wilson(fraction: float, images: int) -> Interval:
     """A fraction of so many images with Wilson's 95 % interval."""
-    bounds = binomtest(round(fraction * images), images).proportion_ci(0.95, method="wilson")
-    return Interval(fraction, float(bounds.low), float(bounds.high))
+    return Interval(fraction, *binomial(fraction, images))
 
 
 def _accuracies(final: Mapping[str, float], split: str, judges: list[Attack]) -> Iterator[tuple[str, float]]:
