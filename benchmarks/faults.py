@@ -50,15 +50,18 @@ class Machines:
             "RAY_memory_monitor_refresh_ms": "0",
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         }
-        (folder / "ray").mkdir()
+        for name in ("ray", "ray2"):
+            (folder / name).mkdir()
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
     def start_head(self) -> None:
-        self._start("head", [*RAY, "--head", f"--port={self.ray_port}", "--include-dashboard=false"])
+        ports = (f"--port={self.ray_port}", f"--ray-client-server-port={_free_port()}")
+        self._start("head", [*RAY, "--head", *ports, "--include-dashboard=false", f"--temp-dir={self.folder / 'ray'}"])
         _wait_for(self.ray_port)
 
     def start_node(self) -> None:
-        self._start("node", [*RAY, f"--address=127.0.0.1:{self.ray_port}"])
+        # Nodes that share a folder would delete each other's copy of the code that the driver sends.
+        self._start("node", [*RAY, f"--address=127.0.0.1:{self.ray_port}", f"--temp-dir={self.folder / 'ray2'}"])
 
     def start_server(self) -> None:
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.mlflow_port)]
