@@ -10,6 +10,7 @@ from typing import Any
 
 from sweep.orchestration.folder import StudyFolder
 from sweep.orchestration.search import opened
+from sweep.tracking.contents import contents
 from sweep.tracking.journal import read
 
 
@@ -47,8 +48,12 @@ def compare_mlflow(database: Path, story: list[dict[str, Any]]) -> tuple[int, in
         rows = Counter(connection.execute("SELECT run_uuid, key, step FROM metrics").fetchall())
         runs = connection.execute("SELECT COUNT(*) FROM runs").fetchone()[0]
     run_of = {int(trial): run for run, trial in tags}
-    reports = [event for event in story if event["event"] == "reported"]
-    wanted = [(run_of.get(event["trial"]), name, event["epoch"]) for event in reports for name in event["metrics"]]
+    of_trials = [event for event in story if "trial" in event]
+    wanted = [
+        (run_of.get(event["trial"]), point.name, point.step)
+        for event in of_trials
+        for point in contents([event]).points
+    ]
     return sum(not rows[key] for key in wanted), _excess(rows), runs - len(run_of) - 1
 
 
