@@ -52,7 +52,7 @@ def confirm(
     uri = uri_of(searched.path, tracking_uri)  # its runs lie where those of the search do
     probe(uri, searched.study().experiment)
     attacks = [json_or_text(text) for text in attack or ["auto_attack"]]
+    selection = select(searched, top=top, seeds=seeds, attacks=attacks, baselines=baselines, raced=raced, again=again)
     if warning := unfinished(searched.study(), searched.ledger()):
         typer.secho(warning, fg="yellow", err=True)
-    selection = select(searched, top=top, seeds=seeds, attacks=attacks, baselines=baselines, raced=raced, again=again)
     search_in(begin(searched, selection, again=again), address, uri, in_process, as_json=as_json)

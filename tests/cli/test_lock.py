@@ -70,7 +70,11 @@ def test_ctrl_c_while_the_tables_are_written_ends_in_words(tmp_path: Path) -> No
     (tmp_path / "tiny.py").write_text(TINY.replace("trials=3", "trials=1"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sweep.analysis.results.pq.write_table", lambda *_: signal.raise_signal(signal.SIGINT))
-        printed = sweep("run", "tiny.py", "--in-process", folder=tmp_path, code=130)
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where pytest runs in the background
+        try:
+            printed = sweep("run", "tiny.py", "--in-process", folder=tmp_path, code=130)
+        finally:
+            signal.signal(signal.SIGINT, before)
     assert "go on with   sweep resume tiny" in printed and "not written: `sweep resume` does so" in printed
     study = tmp_path / "studies" / "tiny"
     assert not list(study.glob("*.parquet*")) and not list(study.glob(".*"))

@@ -91,8 +91,8 @@ WRONG: dict[str, list[tuple[str, str]]] = {  # what is given, and what is said
     ],
     "export": [
         ("nowhere --best", "unknown study"),
-        ("tiny", "choose one of --best and --trial N"),
-        ("tiny --best --trial 1", "choose one of --best and --trial N"),
+        ("tiny", "choose one of --best, --confirmed, --pareto and --trial N"),
+        ("tiny --best --trial 1", "choose one of --best, --confirmed, --pareto and --trial N"),
         ("tiny --trial 7", "there is no trial 7; the study has no trials yet"),
         ("tiny --best", "has no completed trial to export"),
         ("damaged --best", "journal.log, line 1"),
