@@ -27,6 +27,7 @@ from torch import Tensor
 
 from sweep import disk
 from sweep.errors import CheckpointError
+from sweep.resources import is_alive
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -68,7 +69,7 @@ def folder_atomically(path: Path) -> Iterator[Path]:
             new.replace(path)
             _sync(path.parent)
             for left in path.parent.glob(f"{beside}*"):
-                if not _runs(int(left.name.removeprefix(beside).split("-")[0])):
+                if not is_alive(int(left.name.removeprefix(beside).split("-")[0])):
                     shutil.rmtree(left, ignore_errors=True)
         finally:
             shutil.rmtree(new, ignore_errors=True)
@@ -177,17 +178,6 @@ def _empty_folder(path: Path, prefix: str) -> Path:
         if disk.is_full(error):
             raise
         raise CheckpointError(f"{path} cannot be written: {error.strerror}") from None
-
-
-def _runs(process: int) -> bool:
-    """Whether there is a process of this number on this machine."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # another user's
-        return True
-    return True
 
 
 def _temporary(path: Path) -> str:

@@ -1,8 +1,9 @@
-"""What a process may use and has used: device, threads, peak memory."""
+"""What a process may use and has used: device, threads, peak memory; and whether another one is there."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 import torch
@@ -44,3 +45,14 @@ def peak_memory(device: torch.device) -> float:
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) / 1024
     return 0.0
+
+
+def is_alive(process: int) -> bool:
+    """Whether there is a process of this number on this machine."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True

@@ -31,6 +31,7 @@ from typing import Any, TextIO
 
 from sweep.checkpoint import discard, write_json
 from sweep.errors import StudyError, unknown
+from sweep.resources import is_alive
 from sweep.study import Budget, Study, study_from
 from sweep.tracking import journal
 from sweep.tracking.ledger import STRANGE, Ledger, TrialRecord, strange
@@ -154,7 +155,7 @@ class StudyFolder:
         """The process that runs a sweep here, as far as its lock's file tells; None where it is gone. Takes no lock."""
         with suppress(OSError, ValueError, KeyError, TypeError):
             owner = json.loads((self.path / "lock").read_text())
-            if owner["host"] != socket.gethostname() or _lives(owner["pid"]):
+            if owner["host"] != socket.gethostname() or is_alive(owner["pid"]):
                 return f"process {owner['pid']} on {owner['host']}"
         return None
 
@@ -223,16 +224,6 @@ def _commit() -> str | None:
         return subprocess.run(git, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's
-        return True
-    return True
 
 
 def _owner(file: TextIO) -> str:
