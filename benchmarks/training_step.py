@@ -73,13 +73,13 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 
 def loaded(split: Split, batch: int) -> Batches:
     """Batches as a DataLoader makes them, one image after another."""
-    yield from DataLoader(TensorDataset(split.images, split.labels), batch, shuffle=True)
+    yield from DataLoader(TensorDataset(split.pixels(slice(None)), split.labels), batch, shuffle=True)
 
 
 def resident(split: Split, batch: int) -> Batches:
     """Batches as rows of the tensor that holds all."""
     for rows in torch.randperm(len(split.labels)).split(batch):
-        yield split.images[rows], split.labels[rows]
+        yield split.pixels(rows), split.labels[rows]
 
 
 def loop(model: nn.Module, optimizer: Any, batches: Batches, attack: Callable[[Tensor, Tensor], Tensor]) -> None:
@@ -99,7 +99,7 @@ class Arms:
         self.trial = Trial(validated(TrialConfig, config, "the benchmark"))
         whole = self.trial.plan.train
         rows = torch.arange(images)
-        pixels = whole.pixels(rows) if network in LENETS else torch.rand(images, 3, 32, 32)
+        pixels = whole.images[rows] if network in LENETS else torch.randint(256, (images, 3, 32, 32), dtype=torch.uint8)
         self.split, self.batch = Split(pixels, whole.labels[rows]), batch
         self.plan = dataclasses.replace(self.trial.plan, train=self.split, epochs=10_000, validate_every=10_000)
         self._state = State()
@@ -175,7 +175,8 @@ def accuracies(network: str, batch: int, images: int, epochs: int) -> None:
         model, epoch = arms.make(Plain, frozen=False, is_resident=False)
         ours = arms.engine()
         for _ in range(epochs):
-            epoch(), ours()
+            epoch()
+            ours()
         found = [judged(each, held.pixels(torch.arange(1000)), held.labels) for each in (model, arms.trial.network)]
         print("| " + " | ".join([str(seed), *(f"{figure:.1%}" for pair in found for figure in pair)]) + " |")
 
@@ -183,9 +184,13 @@ def accuracies(network: str, batch: int, images: int, epochs: int) -> None:
 def judged(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, float]:
     """By torchattacks, both of them."""
     attack = torchattacks.PGD(model.eval(), eps=EPSILON, alpha=STEP_SIZE, steps=10, random_start=True)
-    attacked = attack(images, labels)
-    with torch.no_grad():
-        return tuple(float((model(x).argmax(1) == labels).double().mean()) for x in (images, attacked))  # type: ignore
+    return accuracy(model, images, labels), accuracy(model, attack(images, labels), labels)
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """In [0, 1]."""
+    return float((model(images).argmax(1) == labels).double().mean())
 
 
 def main() -> None:
@@ -200,7 +205,7 @@ def main() -> None:
     torch.manual_seed(0)
     compare(Arms(given.network, given.batch, given.batch * given.steps), given.rounds)
     if given.accuracy:
-        accuracies(given.network, given.batch, images=20 * given.batch, epochs=2)
+        accuracies(given.network, given.batch, images=100 * given.batch, epochs=2)
 
 
 if __name__ == "__main__":
