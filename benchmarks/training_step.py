@@ -128,7 +128,7 @@ class Arms:
 
 
 def _config(network: str, batch: int, seed: int) -> dict[str, Any]:
-    attack = {"name": "pgd", "num_steps": ATTACK_STEPS, "relative_step_size": STEP_SIZE / EPSILON}
+    attack = {"name": "pgd", "num_steps": ATTACK_STEPS, "step_size": STEP_SIZE}
     return {
         "dataset": "mnist" if network in LENETS else "cifar10",
         "model": {"name": "lenet5", "variant": network} if network in LENETS else network,

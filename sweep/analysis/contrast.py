@@ -23,6 +23,7 @@ from sweep.errors import StudyError
 from sweep.orchestration.folder import StudyFolder
 from sweep.orchestration.warm_start import differing
 from sweep.preview import describe_cost
+from sweep.provisions import Confirmation
 from sweep.registry import short
 from sweep.seeding import derive
 from sweep.tracking.ledger import TrialRecord
@@ -134,25 +135,26 @@ def _spent(one: Standing) -> str:
 
 def _on_test(first: Standing, second: Standing) -> Paired | None:
     """The confirmed best of both, where both were attacked alike."""
-    found = [_confirmed(one) for one in (first, second)]
-    if found[0] is None or found[1] is None:
+    ours, theirs = _confirmed(first), _confirmed(second)
+    if ours is None or theirs is None:
         return None
-    asked = [folder.study().confirms for folder in found]  # type: ignore[union-attr]
-    if asked[0] is None or asked[1] is None or asked[0].attacks != asked[1].attacks:
+    (best, folder, asked), (other, other_folder, other_asked) = ours, theirs
+    if asked.attacks != other_asked.attacks:
         return None
-    bests = [one.best for one in (first, second) if one.best]
-    rows = [confirm.verdicts(folder, best.number) for folder, best in zip(found, bests, strict=True) if folder]
+    rows = [confirm.verdicts(folder, best.number), confirm.verdicts(other_folder, other.number)]
     if rows[0].shape[1] != rows[1].shape[1]:
         return None
-    attack = " and ".join(attack.label for attack in asked[0].attacks)
-    return _summed_up(first, bests, "test", attack, rows)
+    attack = " and ".join(attack.label for attack in asked.attacks)
+    return _summed_up(first, [best, other], "test", attack, rows)
 
 
-def _confirmed(one: Standing) -> StudyFolder | None:
-    """The newest confirmation that has the study's best among its candidates, where that is confirmed."""
+def _confirmed(one: Standing) -> tuple[TrialRecord, StudyFolder, Confirmation] | None:
+    """The study's best, and the newest confirmation that has it among its candidates, where that is confirmed."""
     if not one.is_confirmed or one.best is None:
         return None
-    return newest_for(one.folder, one.ledger, one.best.number)
+    folder = newest_for(one.folder, one.ledger, one.best.number)
+    asked = folder.study().confirms if folder else None
+    return (one.best, folder, asked) if folder and asked else None
 
 
 def _on_validation(

@@ -7,6 +7,7 @@ that is away is not: the sweep runs, and the mirror sends everything when it is 
 from __future__ import annotations
 
 import re
+import time
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +17,7 @@ from sweep.errors import StudyError
 from sweep.tracking.address import is_database, redacted
 from sweep.tracking.store import client_of, experiment_of, explained, set_environment
 
+_STILL_SECONDS = 5.0  # a database whose tables have not changed for so long is not being made
 _ALWAYS_WRONG = ("BadStatusLine", "SSLError", "InvalidURL", "Invalid url", "InvalidSchema")
 _MAY_PASS = ("ConnectionError", "ConnectTimeout", "ReadTimeout", "RetryError")  # names of what `requests` raises
 
@@ -75,23 +77,51 @@ def _probe_database(tracking_uri: str) -> str | None:
     if path is not None and not path.exists():
         return None  # MLflow makes it, and the folders above it
     try:
-        engine = sqlalchemy.create_engine(tracking_uri, poolclass=sqlalchemy.NullPool)
-        with engine.connect() as connection:
-            tables = set(sqlalchemy.inspect(connection).get_table_names())
-            found = "SELECT version_num FROM alembic_version"
-            revision = connection.scalar(sqlalchemy.text(found)) if "alembic_version" in tables else None
+        problem = _settled_problem(tracking_uri)
     except (ModuleNotFoundError, sqlalchemy.exc.ArgumentError) as error:  # no driver is an ArgumentError as well
         raise _refused(tracking_uri, f"the database cannot be opened from here ({_first_line(error)})") from error
     except sqlalchemy.exc.DatabaseError as error:
         if path is None or "locked" in str(error):
             return f"{redacted(tracking_uri)} cannot be reached: {_first_line(error)}"
         raise _refused(tracking_uri, f"{path} cannot be used as a database ({_first_line(error)})") from error
-    if tables and (problem := _schema_problem(tables, revision, tracking_uri)):
+    if problem:
         raise _refused(tracking_uri, problem)
     return None
 
 
+def _settled_problem(tracking_uri: str) -> str | None:
+    """What is wrong with the database's tables; one that another process is making is waited for.
+
+    MLflow makes them version by version (2 s; a minute on a busy machine), and every one of them would look old.
+    """
+    schema = _schema(tracking_uri)
+    seen = time.monotonic()
+    while problem := _schema_problem(*schema, tracking_uri):
+        time.sleep(_STILL_SECONDS / 20)
+        before, schema = schema, _schema(tracking_uri)
+        if schema != before:
+            seen = time.monotonic()
+        elif time.monotonic() - seen > _STILL_SECONDS:
+            return problem
+    return None
+
+
+def _schema(tracking_uri: str) -> tuple[set[str], str | None]:
+    """The names of the database's tables, and the version of MLflow's."""
+    import sqlalchemy  # noqa: PLC0415
+
+    engine = sqlalchemy.create_engine(tracking_uri, poolclass=sqlalchemy.NullPool)
+    with engine.connect() as connection:
+        tables = set(sqlalchemy.inspect(connection).get_table_names())
+        found = sqlalchemy.text("SELECT version_num FROM alembic_version")
+        return tables, connection.scalar(found) if "alembic_version" in tables else None
+
+
 def _schema_problem(tables: set[str], revision: str | None, tracking_uri: str) -> str | None:
+    if not tables:
+        return None
+    if revision is None and "experiments" in tables:
+        return "MLflow's tables in it are half made: let the process that makes them end, or name a new one"
     if revision is None or "experiments" not in tables:
         names = ", ".join(sorted(tables)[:3])
         return f"a database of something else (it holds {names}); name a new one, and MLflow makes it"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -104,6 +106,11 @@ def _other(path: Path) -> None:
         database.execute("create table customers (name text)")
 
 
+def _half_made(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("create table experiments (name text)")
+
+
 def _schema(revision: str) -> Callable[[Path], None]:
     def make(path: Path) -> None:
         with closing(sqlite3.connect(path)) as database, database:
@@ -118,6 +125,7 @@ def _schema(revision: str) -> Callable[[Path], None]:
     ("make", "said"),
     [
         (_other, "a database of something else (it holds customers)"),
+        (_half_made, "half made: let the process that makes them end, or name a new one"),
         (lambda path: path.write_bytes(b"not a database, whatever it is" * 100), "cannot be used as a database"),
         (lambda path: path.mkdir(), "cannot be used as a database"),
         (_schema("ffffffffffff"), "made by a newer MLflow than"),
@@ -125,8 +133,9 @@ def _schema(revision: str) -> Callable[[Path], None]:
     ],
 )
 def test_a_database_that_is_not_ours_is_refused_and_left_alone(
-    make: Callable[[Path], None], said: str, tmp_path: Path
+    make: Callable[[Path], None], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("sweep.tracking.probe._STILL_SECONDS", 0.1)
     path = tmp_path / "store.db"
     make(path)
     before = path.read_bytes() if path.is_file() else b""
@@ -147,3 +156,26 @@ def test_a_database_whose_driver_is_not_installed_is_refused() -> None:
     with pytest.raises(StudyError, match="cannot be opened from here") as caught:
         probe("mssql+pymssql://ada:s3cret@127.0.0.1/db", "digits")
     assert "s3cret" not in str(caught.value)
+
+
+def test_a_database_that_another_process_is_making_is_waited_for(tmp_path: Path) -> None:
+    """MLflow writes the version of its tables last."""
+    path = tmp_path / "store.db"
+    command = [
+        sys.executable,
+        "-c",
+        f"from mlflow import MlflowClient as C; C('sqlite:///{path}').search_experiments()",
+    ]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as maker:
+        while not _holds(path, "experiments"):
+            assert maker.poll() is None
+        assert not _holds(path, "model_versions")
+        assert probe(f"sqlite:///{path}", "digits") is None
+        assert _holds(path, "model_versions")
+
+
+def _holds(path: Path, table: str) -> bool:
+    if not path.exists():
+        return False
+    with closing(sqlite3.connect(path)) as database:
+        return bool(database.execute("select 1 from sqlite_master where name = ?", (table,)).fetchone())
