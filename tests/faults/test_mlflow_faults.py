@@ -6,7 +6,6 @@ import base64
 import http.client
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -17,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from mirrored_study import Server, Shown, Sweep, free_port, until
+from mirrored_study import Server, Shown, Sweep, free_port, listens, until
 from mlflow import MlflowClient
 from tiny_study import tiny
 
@@ -187,11 +186,11 @@ def test_the_page_shows_the_studys_own_store_and_never_outlives_the_command(tmp_
     with (tmp_path / "log").open("wb") as log:
         page = subprocess.Popen([*command, "--port", str(port)], cwd=tmp_path, stdout=log, stderr=log)
     try:
-        until(lambda: _answers("127.0.0.1", port), 300)
+        until(lambda: listens("127.0.0.1", port), 300)
         said = (tmp_path / "log").read_text()
         assert f"http://127.0.0.1:{port}/#/experiments/2/runs" in said
         assert re.search(rf"MLflow on {store} ", said)
-        assert not _answers("127.0.0.2", port)  # as it would, did it listen everywhere
+        assert not listens("127.0.0.2", port)  # as it would, did it listen everywhere
         taken = subprocess.run(
             [*command, "--port", str(port)], cwd=tmp_path, capture_output=True, text=True, check=False
         )
@@ -201,9 +200,4 @@ def test_the_page_shows_the_studys_own_store_and_never_outlives_the_command(tmp_
         page.send_signal(signal.SIGKILL)
         page.wait()
     if sys.platform == "linux":
-        until(lambda: not _answers("127.0.0.1", port), 30)
-
-
-def _answers(host: str, port: int) -> bool:
-    with socket.socket() as trial:
-        return trial.connect_ex((host, port)) == 0
+        until(lambda: not listens("127.0.0.1", port), 30)

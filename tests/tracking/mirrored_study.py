@@ -101,6 +101,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def listens(host: str, port: int) -> bool:
+    """Whether anything does there."""
+    with socket.socket() as probe:
+        return probe.connect_ex((host, port)) == 0
+
+
 class Server:
     """`mlflow server` on this machine, over a database of its own, which can be killed and started again."""
 
@@ -123,8 +129,7 @@ class Server:
         until(self.answers, 120)
 
     def answers(self) -> bool:
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+        return listens("127.0.0.1", self.port)
 
     def freeze(self, signal_number: int = signal.SIGSTOP) -> None:
         """It accepts connections, and answers nothing, until `thaw`."""
