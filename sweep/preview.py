@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sweep.configuration import TrialConfig
 from sweep.datasets import Splits
-from sweep.defenses import Clock
 from sweep.errors import DataError
+from sweep.forecast import Branch, Rung, Step, early, first_whole, incompressible, rungs, steps
 from sweep.provisions import Asha
 from sweep.resources import choose_device, computes_bfloat16
 from sweep.search_space import OneOf
@@ -17,36 +17,6 @@ from sweep.study import Study
 from sweep.validity import IMAGES, asked, cost
 
 _ENOUGH = 100  # validation images, from which on V28 has nothing to say
-_RISEN = 0.9  # of its final value: from here on a radius counts as risen
-
-
-@dataclass(frozen=True)
-class Branch:
-    """One combination of the outermost components, at its costliest."""
-
-    name: str
-    config: TrialConfig
-    parameters: int  # searched in this branch
-    per_epoch: float  # gradient evaluations of training, alpha's measurement included
-    validation_per_epoch: float  # at most: an example that is broken costs no more
-
-    preparation: float  # gradient evaluations before the first epoch
-
-    @property
-    def total(self) -> float:
-        return self.preparation + self.per_epoch * self.config.epochs
-
-    def reaches(self, spent: int) -> int:
-        """The epoch at whose end so many gradient evaluations are spent."""
-        return max(1, math.ceil((spent - self.preparation) / self.per_epoch))
-
-
-@dataclass(frozen=True)
-class Rung:
-    """A level of early stopping and the epoch at which each branch reaches it (branches that never do are left out)."""
-
-    level: int
-    epochs: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -61,6 +31,7 @@ class Preview:
     checking: float  # their gradient evaluations, at most
 
     share: float | None  # gradient evaluations that each defense gets, where they are compared and limited
+    steps: list[Step]  # what promotion makes of the trials, were all of them of the costliest branch
 
     @property
     def most(self) -> float:
@@ -70,24 +41,30 @@ class Preview:
 
 def preview(study: Study) -> Preview:
     """Work the plan out. Data that cannot be read are a doubt, not an error: the machine that runs may have them."""
-    doubts: list[str] = []
+    doubted: list[str] = []
     configs = [study.trial_config(config, 0) for config in study.space.corners()]
     enqueued = [study.trial_config(study.enqueued_point(given), 0) for given in study.enqueue]
-    splits = _splits(configs[0], doubts)
+    splits = _splits(configs[0], doubted)
     sizes = (len(splits.train), len(splits.validation)) if splits else None
-    doubts += sorted({text for config in configs if splits for text in config.unanswerable(splits.classes)})
+    doubted += sorted({text for config in configs if splits for text in config.unanswerable(splits.classes)})
     if sizes and sizes[1] < _ENOUGH:
-        doubts.append(
+        doubted.append(
             f"dataset.validation_size: on {sizes[1]} validation images an accuracy's standard error is up to "
             f"{0.5 / math.sqrt(sizes[1]):.2f}, and chance decides who wins; below 25 every trial will be suspect (V28)"
         )
     branches = _costliest([_branch(study, config, sizes or (1, 0)) for config in [*configs, *enqueued]])
-    rungs = _rungs(study.early_stopping, branches, sizes) if study.early_stopping else []
-    doubts += [*_doubts(study, branches, rungs), *(_unequal(study, branches) if sizes else [])]
-    doubts += sorted({text for config in [*configs, *enqueued] for text in _slow(config)})
-    doubts += sorted({text for config in configs for text in _early(_name(study, config), config, rungs)})
+    rule = study.early_stopping
+    levels = rungs(rule, branches, sizes) if rule else []
+    doubted += [*_doubts(study, levels), *(_unequal(study, branches) if sizes else [])]
+    doubted += sorted({text for config in [*configs, *enqueued] for text in _slow(config)})
+    if rule and rule.kind == "promotion":
+        doubted += _unaffordable(study, rule, branches, is_costed=sizes is not None)
+        doubted += sorted({text for config in configs for text in incompressible(rule, _name(study, config), config)})
+    else:
+        doubted += sorted({text for config in configs for text in early(_name(study, config), config, levels)})
     checking = max(cost(branch.config, sizes[1] if sizes else IMAGES[study.validity]) for branch in branches)
-    return Preview(sizes, branches, rungs, doubts, len(asked(study.validity)), checking, _share(study))
+    promoted = steps(rule, max(branches, key=lambda branch: branch.total), study.budget.trials)
+    return Preview(sizes, branches, levels, doubted, len(asked(study.validity)), checking, _share(study), promoted)
 
 
 def _splits(config: TrialConfig, doubts: list[str]) -> Splits | None:
@@ -142,20 +119,7 @@ def _parameters(study: Study, config: TrialConfig) -> int:
     return sum(inside(name) for name in study.space.domains())
 
 
-def _rungs(rule: Asha, branches: list[Branch], sizes: tuple[int, int] | None) -> list[Rung]:
-    """Every rung that some branch reaches before its last epoch."""
-    rungs: list[Rung] = []
-    while rule.resource == "epochs" or sizes:
-        level = rule.grace_period * rule.reduction_factor ** len(rungs)
-        epochs = {branch.name: level if rule.resource == "epochs" else branch.reaches(level) for branch in branches}
-        within = {branch.name: epochs[branch.name] for branch in branches if epochs[branch.name] < branch.config.epochs}
-        if not within:
-            break
-        rungs.append(Rung(level, within))
-    return rungs
-
-
-def _doubts(study: Study, branches: list[Branch], rungs: list[Rung]) -> list[str]:
+def _doubts(study: Study, rungs: list[Rung]) -> list[str]:
     doubts = []
     if study.early_stopping and not rungs:
         doubts.append(
@@ -203,6 +167,23 @@ def _unequal(study: Study, branches: list[Branch]) -> list[str]:
     return doubts
 
 
+def _unaffordable(study: Study, rule: Asha, branches: list[Branch], *, is_costed: bool) -> list[str]:
+    """Why promotion may lead nobody to a whole training: no defense's cheapest branch, where these are compared."""
+    rivals: dict[str, list[Branch]] = {}
+    for branch in branches:
+        rivals.setdefault(f" of {branch.config.defense.name}" if study.compare else "", []).append(branch)
+    trials, limit = study.budget.trials / len(rivals), study.budget.gradient_evaluations
+    share = limit / len(rivals) if limit is not None and is_costed else math.inf
+    return [
+        f"early_stopping: the first whole training{name} comes after about {count} trials and {describe_cost(cost)} "
+        "gradient evaluations, which the budget does not hold, and without one nothing is best: raise it, or the "
+        "grace_period"
+        for name, own in rivals.items()
+        for count, cost in [min(first_whole(rule, branch) for branch in own)]
+        if count > trials or cost > share
+    ]
+
+
 def _slow(config: TrialConfig) -> list[str]:
     if config.precision == "float32" or config.device == "cuda" or computes_bfloat16(choose_device(config.device)):
         return []
@@ -210,26 +191,6 @@ def _slow(config: TrialConfig) -> list[str]:
         "precision: this machine's CPU has no bfloat16 and is some thirty times slower in it; take float32, unless the "
         "trials run elsewhere"
     ]
-
-
-def _early(name: str, config: TrialConfig, rungs: list[Rung]) -> list[str]:
-    """Why the first rung that this branch meets may say little about its end."""
-    first = min((rung.epochs[name] for rung in rungs if name in rung.epochs), default=None)
-    if first is None:
-        return []
-    doubts = []
-    drop = config.learning_rate_schedule.first_sharp_drop()
-    if drop and first <= drop * config.epochs:
-        when = f"before its learning rate first drops (epoch {drop * config.epochs:.0f})"
-        doubts.append(
-            f"early_stopping: {name} is judged at epoch {first}, {when}; ranks before say little about the end"
-        )
-    reached = config.defense.epsilon_at(Clock(first, config.epochs), ())
-    full = config.defense.epsilon_at(Clock(config.epochs, config.epochs), ())
-    if reached < _RISEN * full:
-        how = f"with some schedules before its radius has risen to {_RISEN:.0%}"
-        doubts.append(f"early_stopping: {name} is judged at epoch {first}, {how}, against trials at their full radius")
-    return doubts
 
 
 def describe_space(study: Study) -> list[tuple[str, str]]:
@@ -264,6 +225,7 @@ def summary(study: Study) -> dict[str, Any]:
         ],
         "share": plan.share,
         "rungs": [{"level": rung.level, "epochs": rung.epochs} for rung in plan.rungs],
+        "steps": [asdict(step) for step in plan.steps],
         "validity": {"level": study.validity, "checks": plan.checks, "gradient_evaluations": plan.checking},
         "doubts": plan.doubts,
     }

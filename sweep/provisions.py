@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import count, takewhile
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -12,15 +14,41 @@ from sweep.registry import Record
 
 
 class Asha(Record):
-    """Asynchronous successive halving, stopping kind (Li et al. 2020): at each rung only the best go on.
+    """Asynchronous successive halving (Li et al. 2018): at each rung only the best 1 / reduction_factor go on.
 
-    Rungs lie at grace_period * reduction_factor^k of `resource`. At a rung, a trial goes on if its best value so far is
-    among the best 1 / reduction_factor of the values that reached the rung before it or are its own.
+    Rungs lie at grace_period * reduction_factor^k of `resource`. Stopping: a trial is trained on beyond a rung if its
+    best value so far is among the best that reached the rung before it. Promotion (Algorithm 2 there): it is trained
+    for a rung's epochs alone, all schedules compressed to them, and from scratch for the next rung's once it is among
+    the best of its rung, whenever that is; the last rung is the configuration's own epochs.
     """
 
-    resource: Literal["epochs", "gradient_evaluations"] = "epochs"
-    grace_period: int = Field(ge=1, description="resource before which nothing is stopped: the first rung")
+    kind: Literal["stopping", "promotion"] = Field(
+        "stopping",
+        description="stopping trains on what goes on; promotion trains it again with a longer schedule, for schedules "
+        "that make early epochs say nothing of the end",
+    )
+    resource: Literal["epochs", "gradient_evaluations"] = Field(
+        "epochs", description="what rungs are counted in; a promotion's are whole trainings, and so epochs"
+    )
+    grace_period: int = Field(ge=1, description="the first rung: resource before which nothing is judged")
     reduction_factor: int = Field(3, ge=2, le=100, description="one in this many goes on")
+
+    @model_validator(mode="after")
+    def _counts_what_can_be_compressed(self) -> Asha:
+        if self.kind == "promotion" and self.resource != "epochs":
+            raise ValueError(
+                f"kind 'promotion' trains each rung's schedule to its end, in epochs; resource is '{self.resource}': "
+                "give resource='epochs' and the grace_period in epochs, or kind='stopping'"
+            )
+        return self
+
+    def levels(self) -> Iterator[int]:
+        """The rungs, without end."""
+        return (self.grace_period * self.reduction_factor**k for k in count())
+
+    def ladder(self, epochs: int) -> list[int]:
+        """The epochs of each training through which promotion leads a configuration of so many epochs."""
+        return [*takewhile(lambda level: level < epochs, self.levels()), epochs]
 
 
 class Budget(Record):

@@ -12,6 +12,7 @@ from sweep.attacks import Attack
 from sweep.configuration import ambiguous, misjudged, unreported
 from sweep.domains import Choice, LogUniform, Uniform
 from sweep.objective import Goal
+from sweep.provisions import Asha
 from sweep.registry import build
 from sweep.search_space import OneOf, SearchSpace
 
@@ -79,6 +80,16 @@ def unusable_sampler(sampler: str, space: SearchSpace, objective: Sequence[Goal]
             mistakes.append("sampler: cma_es seeks one goal without bounds on other metrics; use tpe, gp or nsga2")
         return mistakes
     return []
+
+
+def unpromotable(sampler: str, early_stopping: Asha | None) -> list[str]:
+    """Why nobody of such a sampler can be promoted."""
+    if early_stopping is None or early_stopping.kind == "stopping" or sampler != "grid":
+        return []
+    return [
+        "early_stopping: a grid is over once each point was tried, and kind 'promotion' tries some of them again; "
+        "use the sampler random, or kind='stopping'"
+    ]
 
 
 def incomparable(sampler: str, space: SearchSpace, enqueue: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -25,6 +25,7 @@ from sweep.soundness import (
     incoherent,
     incomparable,
     misplaced_bounds,
+    unpromotable,
     unusable_sampler,
 )
 
@@ -97,6 +98,7 @@ class Study(Record):
             *_unopenable(self.confirms, self.budget),
         ]
         mistakes += incomparable(self.sampler, self.space, self.enqueue) if self.compare else []
+        mistakes += unpromotable(self.sampler, self.early_stopping)
         mistakes += sorted({text for config in self.space.corners() for text in self.mistakes(config)} - {*mistakes})
         mistakes += _unusable_enqueued(self, known=mistakes)
         if mistakes:
@@ -182,6 +184,8 @@ class Study(Record):
         whole = {key: value for key, value in self.to_json().items() if key not in NOT_IN_FINGERPRINT}
         if self.compare is None:  # as in the studies of before there was a comparison
             del whole["compare"]
+        if self.early_stopping and self.early_stopping.kind == "stopping":  # before there was another
+            del whole["early_stopping"]["kind"]
         return fingerprint(whole | {"per_trial": {"cpus": self.per_trial.cpus}})
 
 

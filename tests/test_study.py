@@ -91,9 +91,10 @@ def test_json_and_back_is_the_same_study() -> None:
         assert again.trial_config(point, 3).fingerprint == study.trial_config(point, 3).fingerprint
 
 
-def test_a_study_without_a_comparison_has_the_fingerprint_it_had_before_there_was_one() -> None:
+def test_a_study_has_the_fingerprint_it_had_before_there_were_comparisons_and_promotions() -> None:
     study = study_from(valid(), "digits.py")
     written = {key: value for key, value in study.to_json().items() if key != "compare"}
+    del written["early_stopping"]["kind"]
     kept = {key: value for key, value in written.items() if key not in NOT_IN_FINGERPRINT}
     assert study.fingerprint == fingerprint(kept | {"per_trial": {"cpus": 1}})
     assert study_from(written, "study.json").fingerprint == study.fingerprint
@@ -114,6 +115,7 @@ def test_what_changes_no_figure_may_change_and_nothing_else() -> None:
         {"seed": 1},
         {"sampler": "random"},
         {"early_stopping": None},
+        {"early_stopping": Asha(kind="promotion", grace_period=1)},
         {"objective": Maximize(ROBUST)},
         {"enqueue": []},
         {"startup_trials": 3},
@@ -207,6 +209,13 @@ EACH: list[tuple[dict[str, Any], list[str]]] = [
     (
         changed(early_stopping={"grace_period": 0}),
         ["early_stopping.grace_period: must be greater than or equal to 1, got 0"],
+    ),
+    (
+        changed(early_stopping={"kind": "promotion", "resource": "gradient_evaluations", "grace_period": 9}),
+        [
+            "early_stopping: kind 'promotion' trains each rung's schedule to its end, in epochs; resource is "
+            "'gradient_evaluations': give resource='epochs' and the grace_period in epochs, or kind='stopping'"
+        ],
     ),
     (
         changed(enqueue=[{}, {"defense": {"name": "trades", "beta": 11}}]),

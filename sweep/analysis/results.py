@@ -83,6 +83,7 @@ def _trial_row(trial: TrialRecord) -> dict[str, Any]:
         "suspect": ", ".join(trial.failed) if trial.is_suspect or trial.validity else None,
         "investigate": ", ".join(trial.validity["investigate"]) if trial.validity else None,
         "origin": trial.origin,
+        "promoted_from": trial.promoted_from,
         "epochs": trial.epoch,
         "best_epoch": trial.best["epoch"] if trial.best else None,
         "gradient_evaluations": trial.gradient_evaluations,

@@ -110,17 +110,18 @@ class Progress:
     def _running(self, trial: TrialRecord) -> str:
         value = trial.reports.get(trial.epoch, {}).get(self.study.objective[0].metric)
         figure = f"  {value:.4f}" if value is not None else ""
-        return f"  trial {trial.number:>4} {trial.defense:<24} epoch {trial.epoch}/{trial.config['epochs']}{figure}"
+        return f"  trial {trial.number:>4} {trial.defense:<24} epoch {trial.course}{figure}"
 
     def _ending(self, trial: TrialRecord) -> str:
         metric = self.study.objective[0].metric
         figure = f"{trial.best['metrics'][metric]:.4f}" if trial.best and metric in trial.best["metrics"] else "-"
         reason = f"  {readable(trial.error)}" if trial.error else ""
+        reason += f"  promoted from {trial.promoted_from}" if trial.promoted_from is not None else ""
         reason += f"  suspect: {', '.join(trial.validity['suspect'])}" if trial.is_suspect and trial.validity else ""
         return self._line(trial, str(trial.end), figure + reason)
 
     def _line(self, trial: TrialRecord, what: str, rest: str) -> str:
-        epochs = f"epoch {trial.epoch}/{trial.config['epochs']}"
+        epochs = f"epoch {trial.course}"
         return f"trial {trial.number:>4}  {trial.defense:<24} {what:<10} {epochs:<14} {rest}"
 
     def _share(self) -> float:

@@ -19,6 +19,7 @@ from sweep.analysis.standing import Standing
 from sweep.configuration import TrialConfig
 from sweep.errors import StudyError
 from sweep.exported import Transferred
+from sweep.forecast import Step
 from sweep.orchestration.folder import StudyFolder
 from sweep.orchestration.turns import accounts
 from sweep.preview import describe_cost, describe_space, preview
@@ -51,6 +52,8 @@ def show_preview(study: Study) -> None:
     spent = f", none begins after {describe_cost(budget.gradient_evaluations)}" if budget.gradient_evaluations else ""
     limit = f", {budget.hours:g} hours" if budget.hours else ""
     console.print(f"budget: {budget.trials} trials{limit}; at most {describe_cost(most)} gradient evaluations" + spent)
+    if plan.steps:
+        console.print(_promoted(plan.steps))
     if study.compare:
         each = f", and {describe_cost(plan.share)} gradient evaluations each" if plan.share else ""
         console.print(f"compared: the defense that has spent least goes next; a sampler and rungs of its own{each}")
@@ -61,6 +64,13 @@ def show_preview(study: Study) -> None:
     for doubt in plan.doubts:
         console.print(f"[yellow]doubt:[/] {escape(doubt)}")
     console.print("[green]no mistakes found[/]")
+
+
+def _promoted(steps: list[Step]) -> str:
+    """About how many trials are trained for how long."""
+    *shorter, whole = (f"{step.trials:.0f} for {step.epochs} epochs" for step in steps)
+    cost = describe_cost(sum(step.cost for step in steps))
+    return f"promotion: about {', '.join(shorter)} and {whole}, in whole; about {cost} gradient evaluations"
 
 
 def _bounds(bounds: dict[str, Any]) -> str:
@@ -86,8 +96,12 @@ def _show_branches(branches: list[Any]) -> None:
 def _show_rungs(study: Study, rungs: list[Any]) -> None:
     rule = study.early_stopping
     assert rule is not None
-    title = f"rungs: the best 1 in {rule.reduction_factor} go on ({rule.resource.replace('_', ' ')})"
-    table = Table("level", "reached at epoch", title=title, title_justify="left")
+    resource = rule.resource.replace("_", " ")
+    title, reached = f"rungs: the best 1 in {rule.reduction_factor} go on ({resource})", "reached at epoch"
+    if rule.kind == "promotion":
+        title = f"rungs: the best 1 in {rule.reduction_factor} are trained again, for the next epochs or in whole"
+        reached = "schedules compressed to"
+    table = Table("level", reached, title=title, title_justify="left")
     for rung in rungs:
         table.add_row(f"{rung.level:,}", ", ".join(f"{name} {epoch}" for name, epoch in rung.epochs.items()))
     console.print(table)
@@ -103,7 +117,7 @@ def show_standing(found: Standing) -> None:
     for trial in ledger.in_flight if found.runner else ():
         value = trial.reports.get(trial.epoch, {}).get(metric)
         figure = f"  {metric} {value:.4f}" if value is not None else ""
-        console.print(f"  trial {trial.number} {trial.defense}  epoch {trial.epoch}/{trial.config['epochs']}{figure}")
+        console.print(f"  trial {trial.number} {trial.defense}  epoch {trial.course}{figure}")
     if found.best and found.best.best:
         value = found.best.best["metrics"][metric]
         console.print(f"best: trial {found.best.number} ({found.best.defense}), {metric} {value:.4f}, {found.label}")

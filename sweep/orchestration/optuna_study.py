@@ -57,6 +57,7 @@ class _Memory:
     best: list[list[tuple[Rank, int]]]  # for each goal
     latest: list[int] = field(default_factory=list)
     running: set[int] = field(default_factory=set)
+    replaced: set[int] = field(default_factory=set)  # by a longer training of the same configuration
 
     def ended(self, number: int, ranks: Sequence[Rank]) -> None:
         insort(self.latest, number)  # in whatever order they ended: a resumed study is to show the same
@@ -66,7 +67,8 @@ class _Memory:
             del best[:-BEST]
 
     def shown(self) -> list[int]:
-        return sorted(self.running.union(self.latest, *([-number for _, number in best] for best in self.best)))
+        known = self.running.union(self.latest, *([-number for _, number in best] for best in self.best))
+        return sorted(known - self.replaced)
 
 
 class OptunaStudy(optuna.Study):
@@ -81,10 +83,13 @@ class OptunaStudy(optuna.Study):
         most = max(LATEST, study.startup_trials)  # of which samplers want to see so many
         self._memories = defaultdict[str | None, _Memory](lambda: _Memory(most, [[] for _ in goals]))
 
-    def remember(self, number: int, ranks: Sequence[Rank] | None, branch: str | None = None) -> None:
+    def remember(
+        self, number: int, ranks: Sequence[Rank] | None, branch: str | None = None, shorter: int | None = None
+    ) -> None:
         """Trial `number` runs (`ranks` is None), or ended with this rank for each goal.
 
-        `branch` is its defense where each is to have a sampler of its own.
+        `branch` is its defense where each is to have a sampler of its own; `shorter` the trial that it was promoted
+        from: a model is made from each configuration's longest training, and so learns of it once.
         """
         memory = self._memories[branch]
         if ranks is None:
@@ -97,6 +102,8 @@ class OptunaStudy(optuna.Study):
         if trial.state == TrialState.FAIL:  # no model is made from it
             return
         memory.ended(number, ranks)
+        if shorter is not None:
+            memory.replaced.add(shorter)
 
     @contextmanager
     def thinned(self, is_thinned: bool, branch: str | None = None) -> Iterator[None]:

@@ -8,18 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from sweep.errors import JournalError, StudyError
+from sweep.orchestration.early_stopping import Rungs
 from sweep.orchestration.turns import next_turn
 from sweep.study import Study
 from sweep.tracking.ledger import Ledger
 
 
-def contradiction(event: Mapping[str, Any], study: Study, ledger: Ledger, fingerprint: str) -> str | None:
-    """Why an event cannot follow those that the ledger holds, or None. `fingerprint` is the study's."""
+def contradiction(
+    event: Mapping[str, Any], study: Study, ledger: Ledger, fingerprint: str, rungs: Rungs | None
+) -> str | None:
+    """Why an event cannot follow those that the ledger and the rungs hold, or None. `fingerprint` is the study's."""
     kind, number = event["event"], event.get("trial")
     if kind == "session":
         return _session(event, ledger, fingerprint)
     if kind == "asked":
-        return _asked(event, study, ledger)
+        return _asked(event, study, ledger, rungs)
     return None if number is None else _of_a_trial(event, ledger)
 
 
@@ -48,12 +51,22 @@ def _session(event: Mapping[str, Any], ledger: Ledger, fingerprint: str) -> str 
     return None
 
 
-def _asked(event: Mapping[str, Any], study: Study, ledger: Ledger) -> str | None:
+def _asked(event: Mapping[str, Any], study: Study, ledger: Ledger, rungs: Rungs | None) -> str | None:
     number, expected = event["trial"], len(ledger.trials)
     if number != expected:
         return f"asks trial {number}, where trial {expected} is the next"
     branch, turn = event["params"].get("defense"), next_turn(study, ledger).branch
-    return None if turn in (None, branch) else f"asks a trial of {branch}, where it is the turn of {turn}"
+    if turn not in (None, branch):
+        return f"asks a trial of {branch}, where it is the turn of {turn}"
+    promotion = rungs.promotion(turn) if rungs else None
+    due = (promotion.trial.number, promotion.epochs) if promotion else None
+    source = event.get("promoted_from")
+    said = None if source is None else (source, event["config"]["epochs"])
+    return None if said == due else f"{_promotes(said)}, where {_promotes(due)} is due"
+
+
+def _promotes(promotion: tuple[int, int] | None) -> str:
+    return "no promotion" if promotion is None else f"trial {promotion[0]}'s promotion to {promotion[1]} epochs"
 
 
 def _of_a_trial(event: Mapping[str, Any], ledger: Ledger) -> str | None:

@@ -48,12 +48,9 @@ class Sampler:
         self.study = study
         self._distributions = {name: distribution(domain) for name, domain in study.space.domains().items()}
         self.optuna = OptunaStudy(study, Log(folder / "optuna.log"), self._distributions)
-        self._inherited = self._restored = 0
-        for trial in inherited:
-            self._restore(trial)
         self._inherited = len(inherited)
-        for trial in trials:
-            self._restore(trial)
+        for number, trial in enumerate([*inherited, *trials]):
+            self._restore(number, trial)
 
     def ask(self, number: int, turn: Turn | None = None) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """The next trial's configuration, its parameters, and the sampler's notes on it.
@@ -78,6 +75,10 @@ class Sampler:
         self.optuna.remember(trial.number, None, turn.branch)
         frozen = self.optuna._storage.get_trial(trial._trial_id)  # samplers note things in the storage only
         return merged(config, replacements), dict(frozen.params), dict(frozen.system_attrs)
+
+    def promote(self, trial: TrialRecord) -> None:
+        """Take in a trial that nobody proposed: a known configuration, trained again with a longer schedule."""
+        self._restore(self._inherited + trial.number, trial)
 
     def tell(self, trial: TrialRecord) -> None:
         """Tell how a trial ended: once for each trial."""
@@ -113,7 +114,7 @@ class Sampler:
     def _own(self) -> list[FrozenTrial]:
         return self.optuna.get_trials(deepcopy=False)[self._inherited :]
 
-    def _restore(self, trial: TrialRecord) -> None:
+    def _restore(self, number: int, trial: TrialRecord) -> None:
         """What `ask` and `tell` would have left, in one write: they take one for each report."""
         objective = self.study.objective
         state, values = _outcome(trial, self.study) if trial.end else (TrialState.RUNNING, None)
@@ -137,13 +138,13 @@ class Sampler:
                 "study.json is another study's; restore both from one copy"
             ) from None
         self.optuna.add_trial(found)
-        self._remember(self._restored, trial)
-        self._restored += 1
+        self._remember(number, trial)
 
     def _remember(self, number: int, trial: TrialRecord) -> None:
         ranks = [WORST if trial.is_suspect else trial.rank(goal) for goal in self.study.objective]
         branch = trial.params[self.study.compare] if self.study.compare else None
-        self.optuna.remember(number, ranks if trial.end else None, branch)
+        shorter = None if trial.promoted_from is None else self._inherited + trial.promoted_from
+        self.optuna.remember(number, ranks if trial.end else None, branch, shorter)
 
 
 def make_sampler(study: Study, turn: Turn) -> BaseSampler:

@@ -23,7 +23,7 @@ from sweep.orchestration.budget import Spending
 from sweep.orchestration.folder import StudyFolder, versions
 from sweep.orchestration.restore import contradicted, contradiction, refuse_disagreements
 from sweep.orchestration.sampler import Sampler
-from sweep.orchestration.turns import enqueued, next_turn, rungs_for
+from sweep.orchestration.turns import Turn, enqueued, next_turn, rungs_for
 from sweep.orchestration.worker import Assignment
 from sweep.tracking.journal import Journal, read
 from sweep.tracking.ledger import STRANGE, Ledger, TrialRecord, strange
@@ -78,10 +78,11 @@ class Search:
         if self._spending.is_over:
             return None
         number, turn = len(self.ledger.trials), next_turn(self.study, self.ledger)
-        config, params, attributes = self.sampler.ask(number, turn)
-        complete = self.study.complete(config, number)
-        origin = "sampler" if enqueued(self.study, turn) is None else "enqueued"
-        self._append("asked", trial=number, config=complete, params=params, origin=origin, attributes=attributes)
+        if self.rungs and (promotion := self.rungs.promotion(turn.branch)):
+            self._append("asked", trial=number, **promotion.asked)
+            self.sampler.promote(self.ledger.trials[number])
+        else:
+            self._propose(number, turn)
         return self._assignment(self.ledger.trials[number])
 
     @property
@@ -176,6 +177,13 @@ class Search:
         """A sentence where the journal's torn last line was cut off on opening."""
         return self._journal.cut
 
+    def _propose(self, number: int, turn: Turn) -> None:
+        config, params, attributes = self.sampler.ask(number, turn)
+        complete = self.study.complete(config, number)
+        proposed = self.rungs.proposed(complete) if self.rungs else {"config": complete}
+        origin = "sampler" if enqueued(self.study, turn) is None else "enqueued"
+        self._append("asked", trial=number, **proposed, params=params, origin=origin, attributes=attributes)
+
     def _report(self, trial: TrialRecord, message: Mapping[str, Any]) -> bool:
         epoch, metrics = message["epoch"], message["metrics"]
         decision, rungs = self._verdict(trial, epoch, metrics)
@@ -187,7 +195,7 @@ class Search:
 
     def _contradiction(self, event: Mapping[str, Any]) -> str | None:
         """Why this event cannot follow those before it, or None. Early stopping judges each report once more."""
-        if reason := contradiction(event, self.study, self.ledger, self._fingerprint):
+        if reason := contradiction(event, self.study, self.ledger, self._fingerprint, self.rungs):
             return reason
         if event["event"] == "reported":
             verdict = self._verdict(self.ledger.trials[event["trial"]], event["epoch"], event["metrics"])

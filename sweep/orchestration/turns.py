@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sweep.orchestration.early_stopping import Rungs
+from sweep.orchestration.early_stopping import Rungs, everyone
+from sweep.orchestration.promotion import Promotions
 from sweep.study import Study
 from sweep.tracking.ledger import Ledger, TrialRecord
 
@@ -22,14 +23,15 @@ class Turn:
     """The trial that begins next."""
 
     branch: str | None  # the defense that it is of; None: nothing is compared, and the sampler chooses
-    place: int  # how many trials came before it: of its defense, or of the study
+    place: int  # how many configurations came before it: of its defense, or of the study
 
 
 def next_turn(study: Study, ledger: Ledger) -> Turn:
     """The defense that has spent least is next; of equals, the one with fewer trials, then the study's first."""
     if not study.compare:
-        return Turn(None, len(ledger.trials))
-    spent, asked = accounts(study, ledger), Counter(trial.defense for trial in ledger)
+        return Turn(None, len(ledger.trials) - len(ledger.promoted))
+    spent = accounts(study, ledger)
+    asked = Counter(trial.defense for trial in ledger if trial.promoted_from is None)
     branch = min(spent, key=lambda name: (spent[name], asked[name]))
     return Turn(branch, asked[branch])
 
@@ -57,9 +59,10 @@ def rungs_for(study: Study, ledger: Ledger) -> Rungs | None:
     """The study's early stopping; where defenses are compared, a trial is ranked among those of its own."""
     if study.early_stopping is None:
         return None
-    if not study.compare:
-        return Rungs(study.early_stopping, study.objective[0])
-    return Rungs(study.early_stopping, study.objective[0], lambda number: ledger.trials[number].defense)
+    rivals = (lambda number: ledger.trials[number].defense) if study.compare else everyone
+    if study.early_stopping.kind == "promotion":
+        return Promotions(study.early_stopping, study.objective[0], rivals, ledger=ledger)
+    return Rungs(study.early_stopping, study.objective[0], rivals)
 
 
 def _charge(trial: TrialRecord, dearest: Mapping[str, float]) -> float:

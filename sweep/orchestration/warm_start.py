@@ -36,9 +36,14 @@ def warm_start(study: Study, source: StudyFolder) -> WarmStart:
     other = source.study()
     _refuse_incomparable(study, other)
     taken, constants, left_out = [], dict[str, None](), Counter[str]()
-    for trial in source.ledger():
+    ledger = source.ledger()
+    superseded = {shorter for shorter, longer in ledger.promoted.items() if ledger.trials[longer].end in TAUGHT_BY}
+    for trial in ledger:
         if trial.end not in TAUGHT_BY:
             left_out["not finished, or failed"] += 1
+            continue
+        if trial.number in superseded:
+            left_out["trained again with a longer schedule, and learnt from there"] += 1
             continue
         try:
             params = _params(study, trial)
@@ -85,7 +90,7 @@ def _fixed(study: Study, name: str) -> Any:
 
 def _params(study: Study, trial: TrialRecord) -> dict[str, Any]:
     """The trial's point in the study's space. Raises ValueError, naming the parameter, where it is none."""
-    given = {key: value for key, value in trial.config.items() if key in study.space.tree}
+    given = {key: value for key, value in _in_whole(trial).items() if key in study.space.tree}
     found, _ = study.space.constrain(given)
 
     def pick(name: str, domain: Any) -> Any:
@@ -97,11 +102,16 @@ def _params(study: Study, trial: TrialRecord) -> dict[str, Any]:
     return found
 
 
+def _in_whole(trial: TrialRecord) -> dict[str, Any]:
+    """The trial's configuration, as the other study proposed it."""
+    return trial.config | ({} if trial.whole is None else {"epochs": trial.whole})
+
+
 def _constants(study: Study, params: Mapping[str, Any], trial: TrialRecord) -> Iterator[str]:
     """What is fixed in both, and differs."""
     config = study.space.resolve(lambda name, _: params[name])
     ours = dict(_flat(study.trial_config(config, trial.number).to_json()))
-    theirs = dict(_flat(trial.config))
+    theirs = dict(_flat(_in_whole(trial)))
     for name in sorted(ours.keys() | theirs.keys()):
         if name.split(".")[0] not in DECIDED_BY_STUDY and ours.get(name) != theirs.get(name):
             yield f"constant {name}: {theirs.get(name)} there, {ours.get(name)} here"

@@ -90,6 +90,10 @@ def _asked(run: Contents, event: Mapping[str, Any]) -> None:
     run.name, run.began = f"trial {event['trial']:04d} {defense}", milliseconds(event)
     run.params.update((name, shortened(text)) for name, text in _flat(event["config"]))
     _tag(run, {"sweep.trial": event["trial"], "defense": defense, "origin": event["origin"]})
+    if event.get("whole") is not None:  # params tell the epochs of this training
+        _tag(run, {"whole_epochs": event["whole"]})
+    if event.get("promoted_from") is not None:
+        _tag(run, {"promoted_from": f"trial {event['promoted_from']:04d}"})
 
 
 def _started(run: Contents, event: Mapping[str, Any]) -> None:

@@ -64,6 +64,8 @@ class TrialRecord:
     end: End | None = None
     attempts: int = 0
     losses: list[dict[str, str]] = field(default_factory=list)  # the errors of attempts that were not its own failures
+    whole: int | None = None  # epochs of the configuration in whole, where trials are promoted
+    promoted_from: int | None = None  # the trial of the same configuration with the next shorter schedule
     share: int = 1  # times the study's resources that the next attempt gets
     place: dict[str, str] = field(default_factory=dict)  # node, and log of the process, of the last attempt
     pid: int | None = None  # of the last attempt's process
@@ -86,6 +88,16 @@ class TrialRecord:
     def defense(self) -> str:
         defense = self.config["defense"]
         return str(defense["name"] if isinstance(defense, dict) else defense)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is trained for all of its configuration's epochs; else for a rung's, and it cannot win."""
+        return self.whole is None or self.config["epochs"] >= self.whole
+
+    @property
+    def course(self) -> str:
+        """How far it is, of how many epochs: ``2/9``; of a training that is not whole ``2/9 of 24``."""
+        return f"{self.epoch}/{self.config['epochs']}" + ("" if self.is_whole else f" of {self.whole}")
 
     @property
     def gradient_evaluations(self) -> float:
@@ -152,6 +164,7 @@ class Ledger:
     hours: float = 0.0  # wall time of all sessions, as far as the journal tells
     gradient_evaluations: float = 0.0  # of all trials
     inherited: list[TrialRecord] = field(default_factory=list)  # another study's: never among the results
+    promoted: dict[int, int] = field(default_factory=dict)  # trials trained again with a longer schedule: as which
     _since: float | None = None
 
     def apply(self, event: Mapping[str, Any]) -> None:
@@ -180,6 +193,13 @@ class Ledger:
     def suspects(self) -> list[TrialRecord]:
         return [trial for trial in self.trials.values() if trial.is_suspect]
 
+    def lineage(self, number: int) -> Iterator[int]:
+        """A trial, and those of the same configuration that it was promoted from, the shortest last."""
+        step: int | None = number
+        while step is not None:
+            yield step
+            step = self.trials[step].promoted_from
+
     def ranked(self, goal: Goal, *, include_suspect: bool = False) -> list[TrialRecord]:
         """Completed trials, best first; ties go to the earlier trial. A suspect trial has no place unless asked for."""
         believed = [trial for trial in self.trials.values() if include_suspect or not trial.is_suspect]
@@ -205,7 +225,11 @@ class Ledger:
             config = {
                 key: before.config[key] if before.config.get(key) == value else value for key, value in config.items()
             }
-        self.trials[number] = TrialRecord(number, config, event["params"], event["origin"], event.get("attributes", {}))
+        trial = TrialRecord(number, config, event["params"], event["origin"], event.get("attributes", {}))
+        trial.whole, trial.promoted_from = event.get("whole"), event.get("promoted_from")
+        if trial.promoted_from is not None:
+            self.promoted[trial.promoted_from] = number
+        self.trials[number] = trial
 
     def _raced(self, event: Mapping[str, Any]) -> None:
         self.races.append(dict(event))

@@ -93,6 +93,33 @@ def test_early_stopping_is_judged_by_those_that_completed(tmp_path: Path) -> Non
     assert "mostly what would have lost" in stopping.trust(rows)
 
 
+def test_promoted_trials_are_ranked_with_what_they_were_promoted_from(tmp_path: Path) -> None:
+    """Half of what the whole training comes to at the first rung, and a third of it at the second."""
+    rule = Asha(kind="promotion", grace_period=1, reduction_factor=2)
+    study = tiny(budget={"trials": 40}, early_stopping=rule, space={"epochs": 3})
+    rates: dict[int, float] = {}
+    with searching(tmp_path, study) as search:
+        for _ in range(40):
+            trial = asked(search)
+            number, epochs = trial.number, trial.config["epochs"]
+            rates[number] = trial.config["optimizer"]["learning_rate"]
+            for epoch in range(1, epochs + 1):
+                report(search, number, epoch, rates[number] * (1, 1 / 3, 2)[epochs - 1])
+            if epochs == 3:
+                search.hear({"trial": number, "end": "completed", "final": {}, "error": None, "validity": None})
+        ledger, counts = search.ledger, search.ledger.counts()
+    folder = StudyFolder.find(tmp_path, "tiny")
+    rows = stopping.rungs(folder.study(), folder.ledger(), folder.journal)
+    lengths = [sum(trial.config["epochs"] == epochs for trial in ledger) for epochs in (1, 2, 3)]
+    assert [(row.level, row.reached, row.went_on) for row in rows] == [
+        (1, lengths[0], lengths[1]),
+        (2, lengths[1], lengths[2]),
+    ]
+    assert [row.compared for row in rows] == [counts["completed"]] * 2 and counts["completed"] == lengths[2] >= 5
+    assert [row.correlation for row in rows] == [row.with_next for row in rows] == pytest.approx([1.0, 1.0])
+    assert "is trained again, for longer" in dict(words.asked(study))["early stopping"]
+
+
 def test_suspect_trials_count_at_no_rung(tmp_path: Path) -> None:
     """As in early stopping itself, from which their values are taken once they are found out."""
     study = tiny(budget={"trials": 100}, early_stopping=Asha(grace_period=1, reduction_factor=50))

@@ -29,8 +29,8 @@ def judged(rule: Rungs, trial: int, resource: float, best: float) -> tuple[bool,
 
 
 def test_rungs_lie_at_powers_of_the_reduction_factor() -> None:
-    assert list(islice(rungs(2, 3).levels(), 4)) == [2, 6, 18, 54]
-    assert list(islice(rungs(60_000, 4).levels(), 3)) == [60_000, 240_000, 960_000]
+    assert list(islice(rungs(2, 3).rule.levels(), 4)) == [2, 6, 18, 54]
+    assert list(islice(rungs(60_000, 4).rule.levels(), 3)) == [60_000, 240_000, 960_000]
 
 
 # At one rung, one trial after another, with a reduction factor of 3: a value, and whether that trial goes on. The first

@@ -39,17 +39,26 @@ def rungs(study: Study, ledger: Ledger, path: Path) -> list[RungRow]:
         if event["event"] == "reported":
             recorded.record(event["trial"], event["rungs"])
     for trial in ledger.suspects:
-        recorded.forget(trial.number)
-    levels, rows = sorted(level for level, values in recorded.values.items() if values), []
-    for place, level in enumerate(levels):
-        values = recorded.values[level]
-        done = [trial for trial in ledger if trial.number in values and trial.end == "completed" and trial.best]
-        final = [recorded.value(trial.best["metrics"]) for trial in done if trial.best]
-        early = [values[trial.number] for trial in done]
-        reached_next = recorded.values[levels[place + 1]] if place + 1 < len(levels) else {}
-        went_on = sum(trial in reached_next or ledger.trials[trial].end == "completed" for trial in values)
-        both = [trial for trial in values if trial in reached_next]
-        with_next = _correlation([values[trial] for trial in both], [reached_next[trial] for trial in both])
+        for number in ledger.lineage(trial.number):
+            recorded.forget(number)
+    first = {trial.number: [*ledger.lineage(trial.number)][-1] for trial in ledger}  # of each configuration's trials
+    by_level = {
+        level: {first[number]: value for number, value in values.items()}
+        for level, values in sorted(recorded.values.items())
+        if values
+    }
+    ended = {first[trial.number]: trial.best for trial in ledger if trial.end == "completed" and trial.best}
+    levels, rows = list(by_level), []
+    for place, (level, values) in enumerate(by_level.items()):
+        if all(ledger.trials[number].whole == level for number in recorded.values[level]):
+            continue  # whole trainings, of whom nobody is promoted any further
+        done = [number for number in values if number in ended]
+        final = [recorded.value(ended[number]["metrics"]) for number in done]
+        early = [values[number] for number in done]
+        reached_next = by_level[levels[place + 1]] if place + 1 < len(levels) else {}
+        went_on = sum(number in reached_next or number in ended for number in values)
+        both = [number for number in values if number in reached_next]
+        with_next = _correlation([values[number] for number in both], [reached_next[number] for number in both])
         rows.append(RungRow(level, len(values), went_on, _correlation(early, final), len(done), with_next))
     return rows
 

@@ -25,7 +25,8 @@ def asked(study: Study) -> list[tuple[str, str]]:
     stopping = "none"
     if rule := study.early_stopping:
         resource = rule.resource.replace("_", " ")
-        stopping = f"ASHA: one in {rule.reduction_factor} goes on, from {rule.grace_period:,} {resource}"
+        goes_on = "is trained again, for longer" if rule.kind == "promotion" else "goes on"
+        stopping = f"ASHA: one in {rule.reduction_factor} {goes_on}, from {rule.grace_period:,} {resource}"
     return [
         ("objective", ", with ".join([f"{goal.direction} {goal.metric}", *bounds])),
         ("judged within", _text(tree["threat_model"])),
