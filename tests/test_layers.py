@@ -80,6 +80,7 @@ ORDER = [
     "tracking.home",
     "tracking.store",
     "tracking.models",
+    "tracking.view",
     "tracking.description",
     "tracking.mlflow",
     "tracking.attach",

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
-from urllib.parse import quote
 
 import typer
 
@@ -29,8 +28,6 @@ TrackingUri = Annotated[
         "kept in the variable, since others see a command line.",
     ),
 ]
-# Where the runs are, the best first; MLflow's own first page is for other uses.
-_PAGE = "#/experiments/{}/runs?workflowType=machine_learning&orderByKey={}&orderByAsc={}"
 
 
 def sync(
@@ -110,23 +107,22 @@ def ui(
     from sweep.tracking.address import is_database, redacted
     from sweep.tracking.home import uri_of
     from sweep.tracking.probe import probe
-    from sweep.tracking.store import client_of, experiment_of
+    from sweep.tracking.store import client_of, experiment_of, identity
+    from sweep.tracking.view import page
 
     folder = StudyFolder.find(studies, study or _newest(studies))
-    found = folder.study()
-    name, goal, uri = found.experiment, found.objective[0], uri_of(folder.path, tracking_uri)
+    name, uri = folder.study().experiment, uri_of(folder.path, tracking_uri)
     if away := probe(uri, name):
         raise StudyError(away)
     experiment = experiment_of(client_of(uri), name)
     if experiment is None:
         raise StudyError(f"{redacted(uri)} holds nothing of {name} yet: `sweep sync {name}` sends it")
-    best = quote(f"metrics.`best/{goal.metric}`", safe="")
-    page = _PAGE.format(experiment.experiment_id, best, str(goal.direction == "minimize").lower())
+    runs = page(experiment.experiment_id, identity(folder.path))
     if not is_database(uri):
-        typer.echo(f"MLflow runs already: {redacted(uri).rstrip('/')}/{page}")
+        typer.echo(f"MLflow runs already: {redacted(uri).rstrip('/')}/{runs}")
         return
     _refuse_taken(host, port)
-    typer.echo(f"MLflow on {redacted(uri)} (Ctrl-C ends it): http://{host}:{port}/{page}")
+    typer.echo(f"MLflow on {redacted(uri)} (Ctrl-C ends it): http://{host}:{port}/{runs}")
     sys.stdout.flush()
     with _server(uri, host, port, folder.path) as server:
         if code := server.wait():

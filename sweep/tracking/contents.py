@@ -29,7 +29,7 @@ _GROUPS = {  # MLflow draws the metrics of a prefix together
     "validation/seconds": "cost/validation_seconds",
     "overhead/gradient_evaluations": "cost/overhead",
 }
-_LEFT_OUT = ("confidence_right", "confidence_wrong", "clean_loss")  # of the last figures: the journal has them
+_LEFT_OUT = ("confidence_right", "confidence_wrong", "clean_loss")  # of best and last figures: the journal has them
 _LONGEST_VALUE = 500  # characters of a parameter or tag; MLflow itself allows 6000
 
 
@@ -154,7 +154,7 @@ def _tag(run: Contents, tags: Mapping[str, Any]) -> None:
 def _best(event: Mapping[str, Any], best: Mapping[str, Any]) -> list[Point]:
     """What the epoch that counts, which is their step, was judged by: the columns to sort trials by."""
     judged = {name: value for name, value in best["metrics"].items() if name.startswith("validation/")}
-    shown = {name: value for name, value in judged.items() if name not in _GROUPS}
+    shown = {name: value for name, value in judged.items() if name not in _GROUPS and not name.endswith(_LEFT_OUT)}
     return _points(event, shown, best["epoch"], prefix="best/")
 
 

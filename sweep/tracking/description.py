@@ -5,6 +5,7 @@ from __future__ import annotations
 from sweep.orchestration.folder import StudyFolder
 from sweep.study import Study
 from sweep.tracking.ledger import Ledger, TrialRecord
+from sweep.tracking.view import page
 
 _WORST = "validation/worst_case/adversarial_accuracy"
 
@@ -18,15 +19,27 @@ def description(folder: StudyFolder, run: str, experiment: str, *, is_over: bool
         parts.append(_confirms(study))
     else:  # before all else: MLflow folds what is long
         parts.append(
-            f"**[Report](#/experiments/{experiment}/runs/{run}/artifacts/report/report.html)**, once `sweep report "
-            f"{study.name}` has written it. Sort the trials by `best/{study.objective[0].metric}`; "
-            "`tags.end = 'completed' and tags.validity = 'valid'` leaves those that may win."
+            f"**[Report]({_report(run, experiment)})**, once `sweep report {study.name}` has written it. Sort the "
+            f"trials by `best/{study.objective[0].metric}`; `tags.end = 'completed' and tags.validity = 'valid'` "
+            "leaves those that may win."
         )
     if is_over:
         parts += _results(study, folder.ledger())
     if not study.confirms:
         parts.append(_table(("", ""), _asked(study)))
     return "\n\n".join(parts)
+
+
+def welcome(study: Study, run: str, experiment: str, journal: str) -> str:
+    """A line for the experiment, whose page shows its note above the runs: where a study's own run and report are."""
+    return (
+        f"**{study.name}**: [the best first]({page(experiment, journal)}), [what was asked, and what came out]"
+        f"(#/experiments/{experiment}/runs/{run}?workflowType=machine_learning), [report]({_report(run, experiment)})"
+    )
+
+
+def _report(run: str, experiment: str) -> str:
+    return f"#/experiments/{experiment}/runs/{run}/artifacts/report/report.html"
 
 
 def _asked(study: Study) -> list[tuple[str, ...]]:

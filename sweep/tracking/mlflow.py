@@ -14,10 +14,11 @@ from typing import Any
 
 from sweep.errors import JournalError, SweepError
 from sweep.orchestration.folder import StudyFolder
+from sweep.study import Study
 from sweep.tracking import models
 from sweep.tracking.address import is_database, redacted
 from sweep.tracking.contents import Contents, contents, milliseconds, run_of, shortened
-from sweep.tracking.description import description
+from sweep.tracking.description import description, welcome
 from sweep.tracking.home import address_of
 from sweep.tracking.mirror import Destination, JournalMirror
 from sweep.tracking.store import (
@@ -29,6 +30,9 @@ from sweep.tracking.store import (
     library,
     set_environment,
 )
+from sweep.tracking.view import OURS, view
+
+_NOTE = "mlflow.note.content"
 
 
 class Mirror(JournalMirror):
@@ -159,12 +163,24 @@ class Runs:
             raise _RefusedError(f"{what} was not copied: its place, {place}, is not here (any more)")
 
     def _describe(self, run: str, added: Contents) -> None:
-        """What people read first, where there is a study to tell of."""
+        """What people read first, and the columns that they see, where there is a study to tell of."""
         is_over = "closed" in added.tags
-        if added.begins_session or is_over:
-            with suppress(SweepError):
-                text = description(StudyFolder(self._folder), run, self._experiment, is_over=is_over)
-                self._client.set_tag(run, "mlflow.note.content", text)
+        if not added.begins_session and not is_over:
+            return
+        with suppress(SweepError), _refusals():
+            folder = StudyFolder(self._folder)
+            text = description(folder, run, self._experiment, is_over=is_over)
+            self._client.set_tag(run, _NOTE, text)
+            if added.begins_session:
+                self._show(folder.study(), run)
+
+    def _show(self, study: Study, run: str) -> None:
+        """The experiment's view of the study, and a way to it in the experiment's note, unless somebody wrote that."""
+        journal = self._identity["sweep.journal"]
+        self._client.set_experiment_tag(self._experiment, *view(study, journal))
+        written = self._client.get_experiment(self._experiment).tags.get(_NOTE, OURS)
+        if not study.confirms and OURS in written:
+            self._client.set_experiment_tag(self._experiment, _NOTE, welcome(study, run, self._experiment, journal))
 
     def _log_model(self, run: str, number: int, tags: Mapping[str, str]) -> None:
         """Best effort as well: `sweep sync` looks for the models that are missing, and sends them."""
