@@ -6,6 +6,8 @@
     ├── CheckpointError       a checkpoint or weight file that cannot be used
     ├── DiskFullError         a disk without room for what is to be written
     ├── JournalError          a journal line that does not parse: names file and line
+    ├── StorageError          a store that cannot be used, as without credentials
+    │   └── StorageAwayError  one that does not answer now
     ├── StudyError            a study folder that is absent, taken, or another study's
     ├── Diverged              training produced a non-finite loss (a trial's end, not a fault)
     └── Collapsed             robustness was lost to catastrophic overfitting (a trial's end as well)
@@ -47,6 +49,14 @@ class DiskFullError(SweepError):
 
 class JournalError(SweepError):
     """A journal that cannot be trusted."""
+
+
+class StorageError(SweepError):
+    """A store that cannot be used before somebody mends something."""
+
+
+class StorageAwayError(StorageError):
+    """A store that does not answer now, and may by itself do so later."""
 
 
 class StudyError(SweepError):

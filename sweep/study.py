@@ -47,7 +47,7 @@ __all__ = [
     "Uniform",
 ]
 
-NOT_IN_FINGERPRINT = ("budget", "description", "concurrency", "retries", "limits")
+NOT_IN_FINGERPRINT = ("budget", "description", "concurrency", "retries", "limits", "checkpoint_minutes")
 
 
 class Study(Record):
@@ -82,6 +82,12 @@ class Study(Record):
         2, ge=0, le=100, description="how often a trial is taken up again whose process died, hung or ran out of memory"
     )
     limits: Limits = Limits()
+    checkpoint_minutes: float = Field(
+        0.0,
+        ge=0,
+        description="at least so long between two checkpoints of a trial: what the loss of its machine costs at most, "
+        "beside the epoch that it was in; 0: one each epoch",
+    )
     enqueue: Annotated[tuple[dict[str, Any], ...], Several] = Field(
         default=(), description="partial configurations that are tried first; the sampler fills in what they leave open"
     )

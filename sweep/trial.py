@@ -34,6 +34,7 @@ from sweep.training import EpochResult, Plan, State, train
 from sweep.validity import IMAGES, Known, Subject, Validity, collapse, examine
 
 CHECKPOINT = "checkpoint.pt"
+METRICS = "metrics.json"  # the last file that a completed trial writes
 VERDICTS = "verdicts.safetensors"  # booleans [N] by attack, of the test split's examples in the source's order
 
 
@@ -124,7 +125,7 @@ class Trial:
             about = self.shape.metadata()
             checkpoint.save_weights(self.folder / "best.safetensors", self.best_weights, about)
             checkpoint.save_weights(self.folder / "last.safetensors", last, about)
-            checkpoint.write_json(self.folder / "metrics.json", self.summary(figures))
+            checkpoint.write_json(self.folder / METRICS, self.summary(figures))
         return figures
 
     def summary(self, final: dict[str, float]) -> dict[str, Any]:

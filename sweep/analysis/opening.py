@@ -100,7 +100,8 @@ def begin(folder: StudyFolder, confirmation: Confirmation, *, again: bool) -> St
             over = _is_over(study, ledger)
             journal.append("confirmation", name=name, confirmation=wanted, opening=count, search_over=over)
             journal.close()
-        return taken_up or StudyFolder.create(root, confirming)
+        storage = folder.storage.parent if folder.storage else None
+        return taken_up or StudyFolder.create(root, confirming, storage=storage)
 
 
 def history(ledger: Ledger) -> list[str]:

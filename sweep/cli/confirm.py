@@ -12,7 +12,7 @@ from sweep.cli.tracking import TrackingUri
 
 
 def confirm(
-    study: Annotated[str, typer.Argument(help="The name or folder of a study that was searched.")],
+    study: Annotated[str, typer.Argument(help="The name, folder or URI of a study that was searched.")],
     top: Annotated[int, typer.Option(min=1, max=100, help="How many of the best trials.")] = 3,
     seeds: Annotated[int, typer.Option(min=1, max=1000, help="Trainings of each, with fresh seeds.")] = 5,
     attack: Annotated[

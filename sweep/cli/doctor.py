@@ -56,8 +56,8 @@ def doctor(
 def _machines(studies: Path, address: str | None, dataset: Dataset | None) -> Iterator[Finding]:
     """Of this machine, where a sweep runs on it alone; of each node of the cluster otherwise."""
     from sweep.orchestration.doctor import Answer, Finding, findings
-    from sweep.orchestration.folder import versions
     from sweep.orchestration.machine import ONE_PLACE, look, marked
+    from sweep.orchestration.provenance import versions
 
     config = dataset.model_dump(mode="json") if dataset else None
     try:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def export(
-    study: Annotated[str, typer.Argument(help="A study's name or folder.")],
+    study: Annotated[str, typer.Argument(help="A study's name, folder or URI.")],
     best: Annotated[
         bool, typer.Option("--best", help="The best completed trial that keeps the objective's bounds; unconfirmed.")
     ] = False,

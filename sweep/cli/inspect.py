@@ -62,7 +62,7 @@ def check(
 
 
 def status(
-    study: Annotated[str, typer.Argument(help="A study's name or folder.")],
+    study: Annotated[str, typer.Argument(help="A study's name, folder or URI.")],
     studies: Studies = DEFAULT_STUDIES,
     as_json: AsJson = False,
     include_suspect: IncludeSuspect = False,

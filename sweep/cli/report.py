@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def report(
-    study: Annotated[str, typer.Argument(help="A study's name or folder.")],
+    study: Annotated[str, typer.Argument(help="A study's name, folder or URI.")],
     studies: Studies = DEFAULT_STUDIES,
     measure: Annotated[
         bool,

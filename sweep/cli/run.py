@@ -19,6 +19,14 @@ if TYPE_CHECKING:
     from sweep.tracking.mirror import JournalMirror
 
 Address = Annotated[str | None, typer.Option(help="A Ray cluster to join; none: Ray starts here.")]
+StorageUri = Annotated[
+    str | None,
+    typer.Option(
+        "--storage",
+        metavar="URI",
+        help="A store that holds the studies, for machines that share no disk: s3://bucket/path, gs://..., file:///...",
+    ),
+]
 InProcess = Annotated[bool, typer.Option("--in-process", help="Without Ray: one trial after another, in this process.")]
 DRAIN_SECONDS = 30.0  # that the end of a sweep waits for MLflow
 
@@ -27,10 +35,11 @@ def run(
     file: Annotated[Path, typer.Argument(help="A search-space file, such as search_spaces/digits.py.")],
     studies: Studies = DEFAULT_STUDIES,
     address: Address = None,
+    storage: StorageUri = None,
     tracking_uri: TrackingUri = None,
     in_process: InProcess = False,
     warm_start: Annotated[
-        str | None, typer.Option(help="A study (name or folder) whose finished trials the sampler learns from.")
+        str | None, typer.Option(help="A study (name, folder or URI) whose finished trials the sampler learns from.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -42,20 +51,24 @@ def run(
     """
     from sweep.cli.files import load_study
     from sweep.orchestration.folder import StudyFolder
+    from sweep.orchestration.storage import Storage
 
     study = load_study(file)
     refuse_unusable(tracking_uri, study.name)
     check_address(address, in_process)
+    store = Storage(storage) if storage else None
+    if store:
+        store.check()
     if address is None:  # where trials run here, missing data are better said now than by every trial
         study.trial_config(next(study.space.corners()), 0).dataset.load()
     with messages_aside(as_json):
         inherited = _inherited(study, StudyFolder.find(studies, warm_start)) if warm_start else None
-    folder = StudyFolder.create(studies, study, inherited)
+    folder = StudyFolder.create(studies, study, inherited, store)
     search_in(folder, address, tracking_uri, in_process, as_json=as_json)
 
 
 def resume(
-    study: Annotated[str, typer.Argument(help="A study's name or folder.")],
+    study: Annotated[str, typer.Argument(help="A study's name, folder or URI.")],
     studies: Studies = DEFAULT_STUDIES,
     address: Address = None,
     tracking_uri: TrackingUri = None,
@@ -92,7 +105,7 @@ def check_address(address: str | None, in_process: bool) -> None:
 
 
 def extend(
-    study: Annotated[str, typer.Argument(help="A study's name or folder.")],
+    study: Annotated[str, typer.Argument(help="A study's name, folder or URI.")],
     studies: Studies = DEFAULT_STUDIES,
     trials: Annotated[int | None, typer.Option(min=1, help="So many trials more.")] = None,
     hours: Annotated[float | None, typer.Option(min=0, help="So many hours more.")] = None,

@@ -47,7 +47,7 @@ def list_studies(
 
 
 def compare(
-    first: Annotated[str, typer.Argument(help="A study's name or folder.")],
+    first: Annotated[str, typer.Argument(help="A study's name, folder or URI.")],
     second: Annotated[str, typer.Argument(help="Another one's.")],
     studies: Studies = DEFAULT_STUDIES,
     as_json: AsJson = False,

@@ -216,6 +216,8 @@ def show_where_to_look(
         _say(f"interrupted: running trials were saved; go on with   sweep resume {name}{again}")
     else:
         _say(_taken_away(folder, here))
+    if folder.storage:
+        _say(f"from another machine     sweep status {folder.storage}")
     _say(f"look at every trial      {look or f'sweep ui {name}{here}'}")
     _say(f"tables                   {', '.join(map(str, written)) or 'not written: `sweep resume` does so'}")
 

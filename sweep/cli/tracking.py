@@ -31,7 +31,7 @@ TrackingUri = Annotated[
 
 
 def sync(
-    study: Annotated[str, typer.Argument(help="A study's name or folder.")],
+    study: Annotated[str, typer.Argument(help="A study's name, folder or URI.")],
     studies: Studies = DEFAULT_STUDIES,
     tracking_uri: TrackingUri = None,
 ) -> None:
@@ -90,7 +90,7 @@ def _wrong(found: Check) -> str:
 
 
 def ui(
-    study: Annotated[str | None, typer.Argument(help="A study's name or folder; none: the newest.")] = None,
+    study: Annotated[str | None, typer.Argument(help="A study's name, folder or URI; none: the newest.")] = None,
     studies: Studies = DEFAULT_STUDIES,
     tracking_uri: TrackingUri = None,
     host: Annotated[

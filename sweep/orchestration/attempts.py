@@ -73,6 +73,10 @@ class Attempts:
         self._heard[number] = time.monotonic()
         self._is_held = False
 
+    def excuse(self) -> None:
+        """Hold nobody's silence until now against a trial."""
+        self._heard = dict.fromkeys(self._heard, time.monotonic())
+
     def over(self, number: int) -> None:
         """The trial ended, or its attempt did."""
         self._heard.pop(number, None)

@@ -1,5 +1,8 @@
 """The study folder: the resolved study, its journal, its trials; one owner at a time.
 
+Where machines share no disk, a store holds it as well (see keeper.py), and the trials' folders in place of this one: a
+trial's is brought here when somebody asks for it.
+
 studies/digits/
     study.json     the study in full, its fingerprint, versions and commit; what its budget was before
     journal.log    every event: the truth
@@ -9,35 +12,33 @@ studies/digits/
     optuna.log     the Optuna study, rebuilt from the journal (for optuna-dashboard)
     mlflow.db      the MLflow mirror of the journal, where no other was named
     mirror.json    where that is, and how much of the journal it has acknowledged
+    storage.json   the store that holds the study as well, if one does
     results.parquet
     report.html    what came out; its pictures, and what it measured, are in report/
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import platform
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from importlib.metadata import PackageNotFoundError, version
+from functools import cached_property
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from sweep.checkpoint import discard, write_json
-from sweep.errors import StudyError, unknown
-from sweep.resources import is_alive
+from sweep.checkpoint import discard, folder_atomically, write_json
+from sweep.errors import StorageError, StudyError, unknown
+from sweep.orchestration import lease, lock
+from sweep.orchestration.keeper import Keeper, catch_up, kept
+from sweep.orchestration.lock import RunsHereError, locked
+from sweep.orchestration.provenance import commit, timestamp, versions
+from sweep.orchestration.storage import Storage, is_uri
 from sweep.study import Budget, Study, study_from
 from sweep.tracking import journal
 from sweep.tracking.ledger import STRANGE, Ledger, TrialRecord, strange
-from sweep.trial import CHECKPOINT
+from sweep.trial import CHECKPOINT, METRICS
 
-PACKAGES = ("robust-sweep", "torch", "torchvision", "ray", "optuna", "mlflow", "numpy", "pyarrow")
+STORAGE = "storage.json"
 
 
 class StudyFolder:
@@ -46,19 +47,33 @@ class StudyFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.journal = path / journal.FILE_NAME
+        self.keeper: Keeper | None = None  # while this process owns a study that a store holds as well
 
     @classmethod
-    def create(cls, root: Path, study: Study, inherited: Mapping[str, Any] | None = None) -> StudyFolder:
+    def create(
+        cls, root: Path, study: Study, inherited: Mapping[str, Any] | None = None, storage: Storage | None = None
+    ) -> StudyFolder:
         """A new folder for `study`, its resolved form written. Refuses to touch a study that is there already.
 
-        `inherited` is what the journal begins with where the study learns from another one (see warm_start.py).
+        `inherited` is what the journal begins with where the study learns from another one (see warm_start.py). With
+        `storage`, which holds studies as `root` does, that one will hold it as well.
         """
         folder = cls(root / study.name)
         folder._refuse_taken(study)
+        if storage is not None:
+            storage = storage / study.name
+            if storage.read("study.json") is not None:
+                raise StudyError(
+                    f"{storage} already holds a study: `sweep resume {storage}` goes on with it; "
+                    "to start anew give the study another name, or choose another --storage"
+                )
+            write_json(folder.path / STORAGE, {"uri": storage.uri})
+        else:
+            (folder.path / STORAGE).unlink(missing_ok=True)  # of one that was killed here
         record = {
             "fingerprint": study.fingerprint,
-            "created": _now(),
-            "commit": _commit(),
+            "created": timestamp(),
+            "commit": commit(),
             "versions": versions(),
             "study": study.to_json(),
         }
@@ -74,7 +89,7 @@ class StudyFolder:
 
     def _refuse_taken(self, study: Study) -> None:
         """Raise StudyError where a study is here already, or something of one."""
-        if (self.path / "study.json").exists():
+        if self.exists():
             known = self.record()["fingerprint"]
             same = "this very study" if known == study.fingerprint else f"another study (fingerprint {known})"
             raise StudyError(
@@ -89,14 +104,29 @@ class StudyFolder:
 
     @classmethod
     def find(cls, root: Path, name: str) -> StudyFolder:
-        """The folder of a study, by its name under `root` or by its path."""
-        for path in (root / name, Path(name)):
-            if (path / "study.json").exists():
-                return cls(path)
+        """The folder of a study, by its name under `root`, by its path, or by the URI of a store, which has it brought
+        to `root`. One that a store holds as well has what that has, unless the study is being run from here."""
+        if is_uri(name):
+            return brought(root / (storage := Storage(name)).name, storage)
+        for folder in (cls(root / name), cls(Path(name))):
+            if folder.exists():
+                return brought(folder.path, folder.storage) if folder.storage else folder
         known = sorted(path.parent.name for path in root.glob("*/study.json"))
         raise StudyError(
             f"{unknown('study', name, known)} in {root}/; `sweep run` starts one, --studies says where they are"
         )
+
+    def exists(self) -> bool:
+        return (self.path / "study.json").exists()
+
+    @cached_property
+    def storage(self) -> Storage | None:
+        """The store that holds this study as well; None where none does."""
+        path = self.path / STORAGE
+        try:
+            return Storage(json.loads(path.read_text())["uri"]) if path.exists() else None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StudyError(f"{path} cannot be read ({error}); restore it from a copy") from None
 
     def record(self) -> dict[str, Any]:
         """What `study.json` holds."""
@@ -114,7 +144,7 @@ class StudyFolder:
         record = self.record()
         study = study_from(record["study"], str(self.path / "study.json"))
         if study.fingerprint != record["fingerprint"]:
-            was, now = record.get("commit"), _commit()
+            was, now = record.get("commit"), commit()
             other = "" if was == now else f", or go on with the sweep that wrote it (commit {was}; this is {now})"
             raise StudyError(
                 f"{self.path / 'study.json'} was changed: its content's fingerprint is {study.fingerprint}, it says "
@@ -140,7 +170,7 @@ class StudyFolder:
             record = self.record()
             extended = record["study"] | {"budget": limits}
             after = study_from(extended, f"the extended budget of {self.path}").budget
-            past = {"until": _now(), **record["study"]["budget"]}
+            past = {"until": timestamp(), **record["study"]["budget"]}
             record["budgets"] = [*record.get("budgets", []), past]
             record["study"]["budget"] = after.model_dump(mode="json")
             write_json(self.path / "study.json", record)
@@ -153,10 +183,10 @@ class StudyFolder:
 
     def runner(self) -> str | None:
         """The process that runs a sweep here, as far as its lock's file tells; None where it is gone. Takes no lock."""
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            owner = json.loads((self.path / "lock").read_text())
-            if owner["host"] != socket.gethostname() or is_alive(owner["pid"]):
-                return f"process {owner['pid']} on {owner['host']}"
+        if owner := lock.runner(self.path):
+            return owner
+        with suppress(StorageError):
+            return lease.runner(self.storage) if self.storage else None
         return None
 
     def ledger(self) -> Ledger:
@@ -171,72 +201,81 @@ class StudyFolder:
         return ledger
 
     def trial(self, number: int) -> Path:
-        return self.path / "trials" / f"{number:04d}"
+        """A trial's folder; where a store holds it, what the trial left when it completed, brought here."""
+        folder = self.path / _place(number)
+        if self.storage and not (folder / METRICS).exists():
+            there = self.storage / _place(number)
+            if there.read(METRICS) is not None:
+                with folder_atomically(folder) as new:
+                    there.fetch(new, without=(CHECKPOINT,))
+        return folder
+
+    def assigned(self, number: int) -> str:
+        """Where a trial's folder is for the machine that runs it: a path, or a store's URI."""
+        return (self.storage / _place(number)).uri if self.storage else str((self.path / _place(number)).absolute())
 
     def clear(self, trial: TrialRecord) -> None:
         """Delete the checkpoint of a trial that is over: on a large network, most of what a sweep writes. A failed one
         keeps it: it may be taken up again."""
-        if trial.end not in (None, "failed"):
-            discard(self.trial(trial.number) / CHECKPOINT)
+        if trial.end in (None, "failed"):
+            return
+        if self.keeper:
+            self.keeper.discard(f"{_place(trial.number)}/{CHECKPOINT}")
+        else:
+            discard(self.path / _place(trial.number) / CHECKPOINT)
 
     @contextmanager
-    def owned(self) -> Iterator[str | None]:
-        """Be the only sweep on this folder. Gives a sentence where a dead owner's lock was taken over, else None."""
-        with (self.path / "lock").open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise StudyError(
-                    f"{self.path} is being run by {_owner(file) or 'another process'}; wait for it or stop it"
-                ) from None
-            except OSError as error:
-                raise StudyError(
-                    f"{self.path} is on a file system without locks ({error.strerror}): choose another --studies folder"
-                ) from None
-            before = _owner(file)
-            _write(file, json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}))
-            try:
-                yield f"took over the lock of {before}, which is gone" if before else None
-            finally:
-                _write(file, "")
+    def owned(self, say: Callable[[str], None] = print) -> Iterator[str | None]:
+        """Be the only sweep on this study. Gives a sentence where a dead owner's lock was taken over, else None.
+
+        Where a store holds it as well, that is kept abreast until the end; `say` hears when it is away.
+        """
+        with locked(self.path) as before:
+            if self.storage is None:
+                yield _taken_over(before)
+                return
+            with kept(self.path, self.storage, say) as (keeper, owner):
+                self.keeper = keeper
+                try:
+                    yield _taken_over(owner or before)
+                finally:
+                    self.keeper = None
 
 
-def versions() -> dict[str, str]:
-    """Of Python and of every package that figures may depend on, where installed."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+def brought(path: Path, storage: Storage) -> StudyFolder:
+    """The study of a store, in the folder at `path`, which then has what the store has more of it, and beside it the
+    studies that it confirms or that confirm it."""
+    folder = _copied(path, storage)
+    if folder is None:
+        raise StudyError(f"{unknown('study', storage.name, storage.parent.folders())} in {storage.parent}")
+    confirms = folder.study().confirms
+    others = [confirms.study] if confirms else [opening["name"] for opening in folder.ledger().confirmations]
+    for name in others:
+        _copied(path.parent / name, storage.parent / name)
+    return folder
 
 
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+def _copied(path: Path, storage: Storage) -> StudyFolder | None:
+    """A study of the store in a folder here; None where there is none."""
+    folder = StudyFolder(path)
+    if not folder.exists():
+        if storage.read("study.json") is None:
+            return None
+        write_json(path / STORAGE, {"uri": storage.uri})
+    elif folder.storage is None or folder.storage.uri != storage.uri:
+        raise StudyError(
+            f"{path} holds a study of {folder.storage or 'this machine alone'}: choose another --studies folder for "
+            f"that of {storage}, or move this one away"
+        )
+    with suppress(RunsHereError), locked(path):  # where it is run from here, nothing is newer than the folder
+        catch_up(path, storage)
+    return folder
 
 
-def _commit() -> str | None:
-    """The commit of the code that runs, with a plus where it was changed; None outside a repository."""
-    here = Path(sys.modules["sweep"].__file__ or ".").parent
-    git = ["git", "-C", str(here), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
-    try:
-        return subprocess.run(git, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
+def _place(number: int) -> str:
+    """A trial's folder in that of its study."""
+    return f"trials/{number:04d}"
 
 
-def _owner(file: TextIO) -> str:
-    file.seek(0)
-    try:
-        owner = json.loads(file.read())
-        return f"process {owner['pid']} on {owner['host']}"
-    except (ValueError, KeyError, TypeError):
-        return ""
-
-
-def _write(file: TextIO, text: str) -> None:
-    file.seek(0)
-    file.truncate()
-    file.write(text)
-    file.flush()
+def _taken_over(owner: str | None) -> str | None:
+    return f"took over the lock of {owner}, which is gone" if owner else None

@@ -13,7 +13,7 @@ def run(search: Search) -> None:
     A trial's time limit is looked at after each epoch; an epoch that never ends, nobody ends here.
     """
     with graceful(search):
-        while (assignment := search.ask()) is not None:
-            for message in messages(assignment):
+        while (assignment := search.ask()) is not None or (search.is_waiting and not search.interrupted):
+            for message in messages(assignment) if assignment else ():
                 if not search.hear(message) or search.overdue():
                     break

@@ -19,7 +19,7 @@ from sweep.datasets import NamedDataset
 from sweep.datasets.base import data_directory
 from sweep.datasets.cache import cache_directory
 from sweep.errors import SweepError
-from sweep.orchestration.folder import versions
+from sweep.orchestration.provenance import versions
 from sweep.registry import Record, validated
 
 Found = tuple[str, str | None]  # what there is; a remedy where that is wrong

@@ -17,10 +17,11 @@ from socket import gethostname
 from typing import Any
 
 from sweep import disk
-from sweep.errors import DiskFullError, JournalError
+from sweep.errors import DiskFullError, JournalError, StorageError, SweepError
 from sweep.orchestration.attempts import Attempts, Memory
 from sweep.orchestration.budget import Spending
-from sweep.orchestration.folder import StudyFolder, versions
+from sweep.orchestration.folder import StudyFolder
+from sweep.orchestration.provenance import versions
 from sweep.orchestration.restore import contradicted, contradiction, refuse_disagreements
 from sweep.orchestration.sampler import Sampler
 from sweep.orchestration.turns import Turn, enqueued, next_turn, rungs_for
@@ -28,6 +29,7 @@ from sweep.orchestration.worker import Assignment
 from sweep.tracking.journal import Journal, read
 from sweep.tracking.ledger import STRANGE, Ledger, TrialRecord, strange
 
+STORE_SECONDS = 0.5  # that a question for a trial waits for the store that holds the study
 Listener = Callable[[Mapping[str, Any]], None]
 
 
@@ -40,7 +42,8 @@ class Search:
         self._fingerprint = self.study.fingerprint
         self.goal = self.study.objective[0]
         self.interrupted = False
-        self.halted: str | None = None  # why no further trial begins: the disk is full
+        self.halted: SweepError | None = None  # why no further trial begins: the disk is full, say
+        self.is_waiting = False  # no trial begins until the store that holds the study is back
         self.say: Callable[[str], None] = print
         self.ledger = Ledger()
         self._spending = Spending(self.study, self.ledger)
@@ -68,6 +71,8 @@ class Search:
         """A trial to run: first those that are to be taken up again, then new ones within the budget. None: not now."""
         if not self.interrupted and (shortage := disk.shortage(self.folder.path)):
             self.halt(shortage)
+        if (keeper := self.folder.keeper) and keeper.lost:
+            self.halt(keeper.lost, StorageError)
         if self.interrupted or self.attempts.on_hold:
             return None
         while self._waiting:
@@ -154,6 +159,8 @@ class Search:
 
         One over its own time ends here; one that hangs is lost when its process is.
         """
+        if (keeper := self.folder.keeper) and keeper.away:  # the trials wait for it, too, and none is to blame
+            self.attempts.excuse()
         found = {}
         for trial, what, error in self.attempts.overdue(self.ledger):
             found[trial.number] = error
@@ -206,7 +213,7 @@ class Search:
 
     def _heard_of(self, trial: TrialRecord, message: Mapping[str, Any]) -> None:
         if "halted" in message:
-            self.halt(message["halted"])
+            self.halt(message["halted"], StorageError if "store" in message else DiskFullError)
         elif "note" in message:
             self._append("noted", trial=trial.number, text=message["note"])
         else:
@@ -236,15 +243,21 @@ class Search:
         self.sampler.tell(trial)
         self.folder.clear(trial)
 
-    def halt(self, reason: str) -> None:
+    def halt(self, reason: str, kind: type[SweepError] = DiskFullError) -> None:
         """Begin no further trial, and let those that run finish their epoch and save, as Ctrl-C does."""
-        self.halted = self.halted or reason
+        self.halted = self.halted or kind(reason)
         self.interrupted = True
 
-    def _assignment(self, trial: TrialRecord) -> Assignment:
-        folder = self.folder.trial(trial.number).absolute()  # workers may stand in another folder
+    def _assignment(self, trial: TrialRecord) -> Assignment | None:
+        """The trial as it is to be run; None: when the store knows of it, which was not yet to be reached."""
+        keeper = self.folder.keeper
+        self.is_waiting = keeper is not None and not keeper.abreast(STORE_SECONDS)
+        if self.is_waiting:
+            self._waiting.insert(0, trial)
+            return None
         self.attempts.assigned(trial)
-        return Assignment(trial.number, trial.config, str(folder), trial.epoch, trial.share)
+        folder, seconds = self.folder.assigned(trial.number), 60 * self.study.checkpoint_minutes
+        return Assignment(trial.number, trial.config, folder, trial.epoch, trial.share, seconds)
 
     def _append(self, event: str, **fields: Any) -> None:
         self._apply(written := self._journal.append(event, **fields))
@@ -263,8 +276,9 @@ class Search:
 def opened(
     folder: StudyFolder, listener: Listener | None = None, say: Callable[[str], None] = print
 ) -> Iterator[Search]:
-    """A search that owns its folder, closed at the end whatever happens. Raises DiskFullError where that ended it."""
-    with disk.explained(folder.path), folder.owned() as taken_over:
+    """A search that owns its folder, closed at the end whatever happens. Raises what halted it, a DiskFullError or a
+    StorageError."""
+    with disk.explained(folder.path), folder.owned(say) as taken_over:
         if taken_over:
             say(taken_over)
         search = Search(folder, listener)
@@ -278,4 +292,4 @@ def opened(
         finally:
             search.close()
         if search.halted:
-            raise DiskFullError(search.halted)
+            raise search.halted

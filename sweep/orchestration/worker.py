@@ -14,10 +14,13 @@ from typing import Any, Literal
 import torch
 
 from sweep.configuration import TrialConfig
-from sweep.errors import Collapsed, DiskFullError, Diverged
+from sweep.errors import Collapsed, DiskFullError, Diverged, StorageError
+from sweep.orchestration.storage import below, is_uri
+from sweep.orchestration.working import working_copy
 from sweep.registry import validated
 from sweep.trial import Trial
 
+ERROR = "error.txt"
 LONGEST_MESSAGE = 500  # characters of an error that go to the journal; the trial's folder keeps all of it
 
 
@@ -27,9 +30,10 @@ class Assignment:
 
     number: int
     config: dict[str, Any]
-    folder: str
+    folder: str  # a path, or a store's URI
     reported: int  # the last epoch that the journal holds
     share: int = 1  # times the study's resources that it gets: more after it ran out of memory
+    checkpoint_seconds: float = 0.0  # at least so long between two checkpoints
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -39,34 +43,58 @@ def messages(assignment: Assignment) -> Iterator[dict[str, Any]]:
     """A first message, ``{"log"}``; one an epoch, ``{"epoch", "metrics"}``; a last one, ``{"end", "final", "validity",
     "error"}``.
 
-    Before the epochs ``{"note"}`` where something in the trial's folder was set aside; instead of an end ``{"halted"}``
-    where the disk is full: no fault of the trial's, which goes on when the sweep does.
+    Before the epochs ``{"note"}`` where something in the trial's folder was set aside, and at any time where the store
+    that keeps the folder is away; instead of an end ``{"halted"}`` where the disk is full, or the store refuses: no
+    fault of the trial's, which goes on when the sweep does. The store has what a message tells of before it is given.
     Every message says where it comes from. An exception of the trial is its end, not ours: ``failed``, or
     ``out_of_memory``, which has ``"memory"`` beside it: that of the ``gpu`` or of the ``host``.
     """
     origin = {"trial": assignment.number, "node": socket.gethostname(), "pid": os.getpid()}
     yield origin | {"log": _log()}
+    if not is_uri(assignment.folder):
+        for message in _told(assignment, Path(assignment.folder)):
+            yield origin | message
+        return
+    try:
+        with working_copy(assignment.folder) as copy:
+            for sentence in copy.bring():
+                yield origin | _waiting(sentence)
+            for message in _told(assignment, copy.folder):
+                for sentence in copy.send():
+                    yield origin | _waiting(sentence)
+                yield origin | message
+    except StorageError as error:
+        yield origin | {"halted": f"on {origin['node']}, {error}", "store": assignment.folder}
+
+
+def _told(assignment: Assignment, folder: Path) -> Iterator[dict[str, Any]]:
+    """What a trial that works in this folder has to say."""
     try:
         config = validated(TrialConfig, assignment.config, f"trial {assignment.number}")
-        trial = Trial(config, Path(assignment.folder))
+        trial = Trial(config, folder, checkpoint_seconds=assignment.checkpoint_seconds)
         if trial.note:
-            yield origin | {"note": trial.note}
+            yield {"note": trial.note}
         for result in trial.run(assignment.reported):
-            yield origin | {"epoch": result.epoch, "metrics": result.metrics}
+            yield {"epoch": result.epoch, "metrics": result.metrics}
         final = trial.finish()
         validity = trial.validity.to_json() if trial.validity else None
-        yield origin | {"end": "completed", "final": final, "validity": validity, "error": None}
+        yield {"end": "completed", "final": final, "validity": validity, "error": None}
     except Diverged as error:
-        yield origin | {"end": "diverged", "final": None, "error": describe(error)}
+        yield {"end": "diverged", "final": None, "error": describe(error)}
     except Collapsed as error:
-        yield origin | {"end": "stopped", "final": None, "error": describe(error)}
+        yield {"end": "stopped", "final": None, "error": describe(error)}
     except DiskFullError as error:
-        yield origin | {"halted": str(error)}
+        yield {"halted": str(error)}
     except Exception as error:
-        log = _write(Path(assignment.folder) / "error.txt", traceback.format_exc())
+        there = below(assignment.folder, ERROR) if is_uri(assignment.folder) else str(folder / ERROR)
+        log = _write(folder / ERROR, traceback.format_exc(), there)
         memory = exhausted(error)
         end = {"end": "out_of_memory", "memory": memory} if memory else {"end": "failed"}
-        yield origin | end | {"final": None, "error": describe(error) | log}
+        yield end | {"final": None, "error": describe(error) | log}
+
+
+def _waiting(sentence: str) -> dict[str, Any]:
+    return {"note": f"{sentence}; the trial waits for it"}
 
 
 def describe(error: BaseException) -> dict[str, str]:
@@ -84,12 +112,12 @@ def exhausted(error: BaseException) -> Literal["gpu", "host"] | None:
     return "host" if is_hosts else None
 
 
-def _write(path: Path, text: str) -> dict[str, str]:
-    """Keep an error's whole text, and say where; a disk that takes no more shall not hide the error."""
+def _write(path: Path, text: str, shown: str) -> dict[str, str]:
+    """Keep an error's whole text, and say where others find it; a disk that takes no more shall not hide the error."""
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8", errors="backslashreplace")
-        return {"log": str(path)}
+        return {"log": shown}
     return {}
 
 

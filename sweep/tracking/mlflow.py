@@ -185,7 +185,7 @@ class Runs:
     def _log_model(self, run: str, number: int, tags: Mapping[str, str]) -> None:
         """Best effort as well: `sweep sync` looks for the models that are missing, and sends them."""
         self._refuse_absent_place("its model")
-        trial = self._folder / "trials" / f"{number:04d}"
+        trial = StudyFolder(self._folder).trial(number)
         told = {name: tags[name] for name in ("defense", "validity") if name in tags}
         try:
             models.log(self._client, self._experiment, run, trial, told)

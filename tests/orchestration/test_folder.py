@@ -16,7 +16,8 @@ import pytest
 from tiny_study import tiny
 
 from sweep.errors import ConfigurationError, StudyError
-from sweep.orchestration.folder import StudyFolder, versions
+from sweep.orchestration.folder import StudyFolder
+from sweep.orchestration.provenance import versions
 from sweep.study import Budget
 from sweep.tracking.journal import Journal
 

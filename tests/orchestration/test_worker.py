@@ -58,6 +58,19 @@ def test_a_trial_broken_off_goes_on_and_ends_with_the_same_figures(tmp_path: Pat
     assert rest[1]["metrics"][METRIC] == whole[2]["metrics"][METRIC]
 
 
+def test_with_rare_checkpoints_a_loss_costs_what_lies_behind_the_last(tmp_path: Path) -> None:
+    """What was reported and not saved is trained again, to the same figures, and not said again."""
+    _, *whole = messages(assignment(tmp_path / "whole"))
+    rare = replace(assignment(tmp_path / "broken"), checkpoint_seconds=3600.0)
+    running = messages(rare)
+    assert ["log" in next(running), next(running)["epoch"], next(running)["epoch"]] == [True, 1, 2]
+    del running
+    assert not (tmp_path / "broken" / "0007" / "checkpoint.pt").exists()
+    _, *rest = messages(replace(rare, reported=2))
+    assert [message.get("epoch") for message in rest] == [3, None] and rest[-1]["final"] == whole[-1]["final"]
+    assert (tmp_path / "broken" / "0007" / "checkpoint.pt").exists()
+
+
 @pytest.mark.parametrize(("batch_size", "reason"), [(10, "the loss is not finite"), (200, "not finite in epoch")])
 def test_a_trial_that_diverges_says_so(batch_size: int, reason: str, tmp_path: Path) -> None:
     """With one step an epoch, the step that breaks the network comes after its last loss, which was a number."""
