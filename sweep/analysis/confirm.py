@@ -142,8 +142,8 @@ def _reserved(one: Confirmed) -> list[str]:
     name, sentences = f"trial {one.number}", []
     if one.suspect:
         sentences.append(f"{name} cannot be believed: it failed {', '.join(one.suspect)} (docs/validity.md)")
-    if one.investigate:
-        sentences.append(f"{name} is to be looked into: {', '.join(one.investigate)} (docs/validity.md)")
+    if doubts := [id for id in one.investigate if id not in one.suspect]:
+        sentences.append(f"{name} is to be looked into: {', '.join(doubts)} (docs/validity.md)")
     if one.outside and not one.is_baseline:
         sentences.append(f"{name} is outside of the objective's bounds with fresh seeds: {', '.join(one.outside)}")
     diverged = one.ends.count("diverged")
@@ -223,7 +223,8 @@ class _Candidate:
         )
 
     def outcomes(self, kind: str) -> tuple[str, ...]:
-        return tuple(sorted({id for one in self.completed for id in (one.validity or _UNASKED)[kind]}))
+        found = {id for one in self.completed for id in (one.validity or _UNASKED)[kind]}
+        return tuple(sorted(found, key=lambda id: (len(id), id)))  # V9 before V10
 
 
 def _role(confirmation: Confirmation, place: int) -> str:

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sweep.tracking.ledger import Ledger, TrialRecord
 from sweep.validity import CHECKS
 
 _OUTCOMES = ("suspect", "investigate")  # the worst first
+_NAMED = 8  # trials of many that are named
 
 
 def explained(validity: Mapping[str, Any]) -> list[tuple[str, str]]:
     """(outcome, explanation) of every check that did not pass, the worst first: what was measured, why, what to do."""
     return [(outcome, _explained(validity, id)) for outcome in _OUTCOMES for id in validity[outcome]]
+
+
+def named(numbers: Sequence[int]) -> str:
+    """Trials by number: of many the first."""
+    if len(numbers) <= _NAMED + 1:
+        return ", ".join(map(str, numbers))
+    return f"{', '.join(map(str, numbers[:_NAMED]))} and {len(numbers) - _NAMED} more"
 
 
 def doubts(ledger: Ledger) -> list[tuple[str, list[TrialRecord], str]]:
@@ -40,7 +48,7 @@ def suspects(ledger: Ledger) -> list[str]:
     count = "1 trial is" if len(trials) == 1 else f"{len(trials)} trials are"
     reasons = sorted(by_check.items(), key=lambda item: -len(item[1]))
     return [f"{count} kept out of every best (docs/validity.md says why)"] + [
-        f"trial {', '.join(map(str, numbers))}: {_titled(id)}" for id, numbers in reasons
+        f"trial {named(numbers)}: {_titled(id)}" for id, numbers in reasons
     ]
 
 

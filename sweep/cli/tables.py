@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sweep.analysis.export import choose
-from sweep.analysis.findings import explained, failures, suspects
+from sweep.analysis.findings import explained, failures, named, suspects
 from sweep.analysis.results import best_by_defense
 from sweep.analysis.standing import Standing
 from sweep.configuration import TrialConfig
@@ -193,8 +193,10 @@ def _result_row(trial: TrialRecord, labels: list[str], violates: bool) -> list[s
 def _show_errors(ledger: Ledger) -> None:
     """Equal errors are one line; the first one's place is told."""
     for end, trials in failures(ledger):
-        numbers = ", ".join(str(trial.number) for trial in trials)
-        console.print(f"[red]{end}[/] trial {numbers}: {escape(readable(trials[0].error or {}))}", soft_wrap=True)
+        numbers = [trial.number for trial in trials]
+        console.print(
+            f"[red]{end}[/] trial {named(numbers)}: {escape(readable(trials[0].error or {}))}", soft_wrap=True
+        )
     lost = Counter(f"{error['class']}: {error['message']}" for trial in ledger for error in trial.losses)
     for text, count in lost.most_common():
         console.print(f"[yellow]lost and made again[/] {count} x {escape(text)}", soft_wrap=True)

@@ -8,7 +8,7 @@ import pytest
 from plotly.offline import get_plotlyjs
 from tiny_study import METRIC, asked, complete, report, searching, tiny
 
-from sweep.analysis import results
+from sweep.analysis import findings, results
 from sweep.analysis.importance import importances
 from sweep.analysis.report import accuracy, course, page, stopping, tables, words
 from sweep.errors import StudyError
@@ -31,7 +31,7 @@ def told(root: Path, values: tuple[float, ...], **changes: object) -> StudyFolde
 def test_a_page_without_a_network_says_what_won(tmp_path: Path) -> None:
     folder = told(tmp_path, (0.3, 0.6, 0.5))
     text = page.write(folder).path.read_text()
-    assert "Trial 1" in text
+    assert "Trial 1" in text and "<code>sweep confirm tiny</code> says" in text
     assert "0.600 ± 0.049 (standard error of 100 images)" in text
     ours = text.replace(get_plotlyjs(), "")
     assert len(ours) < 200_000
@@ -54,8 +54,7 @@ def test_the_table_is_that_of_the_parquet_file(tmp_path: Path) -> None:
 def test_every_trial_and_the_front_are_those_of_the_parquet_file(tmp_path: Path) -> None:
     folder = told(tmp_path, (0.3, 0.6, 0.5, 0.6))
     rows = pq.read_table(folder.path / "results.parquet").to_pylist()
-    figure = accuracy.clean_against_adversarial(folder.study(), folder.ledger(), [])
-    assert figure is not None
+    (figure,) = accuracy.clean_against_adversarial(folder.study(), folder.ledger(), [])
     traces = {trace.name: trace for trace in figure.data}
     for defense in {row["defense"] for row in rows}:
         points = [
@@ -63,6 +62,19 @@ def test_every_trial_and_the_front_are_those_of_the_parquet_file(tmp_path: Path)
         ]
         assert list(zip(traces[defense].x, traces[defense].y, strict=True)) == points
     assert set(traces["front"].y) == {0.6}
+
+
+def test_the_best_are_drawn_again_where_the_others_leave_them_a_corner(tmp_path: Path) -> None:
+    folder = told(tmp_path, (0.01, *(0.9, 0.8) * 10), space={"defense": "standard"})
+    _, closer = accuracy.clean_against_adversarial(folder.study(), folder.ledger(), [])
+    low, high = closer.layout.yaxis.range
+    assert 0.7 < low < 0.9 < high < 1
+    assert [len(trace.x) for trace in closer.data if trace.name == "standard"] == [21]
+
+
+def test_of_many_trials_the_first_are_named() -> None:
+    assert findings.named([3, 5]) == "3, 5"
+    assert findings.named(range(20)) == "0, 1, 2, 3, 4, 5, 6, 7 and 12 more"
 
 
 def test_the_best_so_far_is_that_of_the_parquet_file(tmp_path: Path) -> None:

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+import math
+from collections.abc import Iterable, Mapping, Sequence
 
 import plotly.graph_objects as go
 
 from sweep.analysis.confirm import Confirmed
 from sweep.analysis.report import theme
-from sweep.analysis.results import pareto
+from sweep.analysis.results import best_by_defense, pareto
 from sweep.objective import Maximize
 from sweep.study import Study
 from sweep.tracking.ledger import Ledger, TrialRecord
 
 CLEAN = "validation/clean_accuracy"
+_ROOM, _LEAST_ROOM = 0.25, 0.004  # around the best, as a share of their range and as an accuracy
+_CROWD = 20  # trials below which none hides another one
+_CORNER = 0.2  # of the figure's area, below which the best are drawn again
 
 
-def clean_against_adversarial(study: Study, ledger: Ledger, found: Sequence[Confirmed]) -> go.Figure | None:
+def clean_against_adversarial(study: Study, ledger: Ledger, found: Sequence[Confirmed]) -> list[go.Figure]:
     """Every trial that reported, at the epoch that counts; the front of what no believed trial beats in both; and what
-    was confirmed, on the test split."""
+    was confirmed, on the test split. Where that leaves the better half in a corner, a second panel shows it alone."""
     goal = study.objective[0]
     shown = [trial for trial in ledger if trial.best and CLEAN in trial.best["metrics"]]
     if not shown:
-        return None
+        return []
     figure = theme.empty("clean accuracy", goal.metric.removeprefix("validation/"), height=520)
     for defense, colour in theme.colours(ledger).items():
         _points(figure, [trial for trial in shown if trial.defense == defense], goal.metric, colour)
@@ -37,7 +42,16 @@ def clean_against_adversarial(study: Study, ledger: Ledger, found: Sequence[Conf
         hoverinfo="skip",
     )
     _confirmed_points(figure, found, theme.colours(ledger))
-    return figure
+    ranked = ledger.ranked(goal)
+    best = _points_of([*ranked[: len(ranked) // 2], *best_by_defense(ledger, goal)], goal.metric)
+    box = _box([*best, *((one.test["test/clean_accuracy"], one.worst_case.mean) for one in found)])
+    whole = _box(_points_of(shown, goal.metric))
+    if len(shown) < _CROWD or not box or not whole or not _is_corner(box, whole):
+        return [figure]
+    closer = copy.deepcopy(figure)
+    closer.update_xaxes(range=box[0], title="clean accuracy: the best, closer")
+    closer.update_yaxes(range=box[1])
+    return [figure, closer]
 
 
 def confirmed(ledger: Ledger, found: Sequence[Confirmed]) -> go.Figure | None:
@@ -86,6 +100,22 @@ def kind(trial: TrialRecord) -> str:
 def value(trial: TrialRecord, metric: str) -> float:
     """A metric of the epoch that counts; not a number where it was not reported."""
     return float(trial.best["metrics"].get(metric, "nan")) if trial.best else float("nan")
+
+
+def _points_of(trials: Iterable[TrialRecord], metric: str) -> list[tuple[float, float]]:
+    return [(value(trial, CLEAN), value(trial, metric)) for trial in trials]
+
+
+def _box(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The ranges of both axes that hold the points, with room around them; none without points."""
+    known = [point for point in points if math.isfinite(sum(point))]
+    ranges = [(min(values), max(values)) for values in zip(*known, strict=True)]
+    return [(low - room, high + room) for low, high in ranges for room in [max(_ROOM * (high - low), _LEAST_ROOM)]]
+
+
+def _is_corner(box: Sequence[tuple[float, float]], whole: Sequence[tuple[float, float]]) -> bool:
+    shares = [(high - low) / (top - bottom) for (low, high), (bottom, top) in zip(box, whole, strict=True)]
+    return math.prod(shares) < _CORNER
 
 
 def _points(figure: go.Figure, trials: Sequence[TrialRecord], metric: str, colour: str) -> None:

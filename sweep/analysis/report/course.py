@@ -12,6 +12,7 @@ from sweep.analysis.results import best_by_defense
 from sweep.study import Study
 from sweep.tracking.ledger import Ledger, TrialRecord
 
+_TICKS = 12  # epochs up to which each has its own
 _MARKED = 60  # trials of a defense up to which each has a mark on its curve
 _CURVES = 6  # trials whose learning curves are drawn; the rest are in epochs.parquet
 
@@ -34,6 +35,8 @@ def learning_curves(study: Study, ledger: Ledger) -> go.Figure | None:
     figure.update_layout(theme.layout(height=600))
     theme.dress(figure)
     figure.update_xaxes(title="epoch", row=2)
+    if max(max(trial.reports) for trial in shown) <= _TICKS:
+        figure.update_xaxes(dtick=1)
     figure.update_yaxes(title="accuracy (dots: clean)", row=1)
     figure.update_yaxes(title="epsilon (dashes: alpha)", row=2)
     return figure

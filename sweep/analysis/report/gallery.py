@@ -56,15 +56,17 @@ def _of_accuracies(
             "Diamonds: what the search had said. What lies between was luck, or a weaker attack.",
             accuracy.confirmed(ledger, found),
         ),
-        "clean-against-adversarial": _one(
+        "clean-against-adversarial": Drawn(
             "Clean against adversarial accuracy",
-            "Every trial at the epoch that counts, on the validation split. Up and to the right is better.",
+            "Every trial at the epoch that counts, on the validation split. Up and to the right is better. Where some "
+            "are far from the best, these are drawn again, closer.",
             accuracy.clean_against_adversarial(study, ledger, found),
         ),
         "security-curves": _one(
             "Security curves",
-            "Accuracy on the validation split as the attacker's ball grows. Beyond the radius that is judged, too: a "
-            "curve that does not fall to 0 in a large ball is not to be believed. Bands: 95 % intervals of the images.",
+            "Accuracy on the validation split as the attacker's ball grows, beyond the radius that is judged, too. It "
+            "must fall in the end: in a ball in which every image can become grey (0.5 in Linf), to 0; check V12 asks "
+            "that. Bands: 95 % intervals of the images.",
             radii.security_curves(ledger, contenders, judged),
         ),
     }

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
 from sweep.analysis import comparison, kept, probes
 from sweep.analysis.export.chosen import Confirmation, newest
-from sweep.analysis.findings import doubts, failures
+from sweep.analysis.findings import doubts, failures, named
 from sweep.analysis.opening import history, reconsidered
 from sweep.analysis.probes import Probe
 from sweep.analysis.report import examples, stopping, tables, theme, words
@@ -29,6 +31,7 @@ FILE_NAME = "report.html"
 _ENVIRONMENT = Environment(
     loader=PackageLoader("sweep.analysis.report", "."), autoescape=True, undefined=StrictUndefined
 )
+_ENVIRONMENT.filters["marked"] = lambda text: Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,7 @@ def _rendered(
         refuted=refuted,
         suspects=len(ledger.suspects) - len(refuted),
         doubts=doubts(ledger),
+        named=named,
         rungs=rungs,
         trust=stopping.trust(rungs),
         overfitting=words.overfitting(study, ledger),

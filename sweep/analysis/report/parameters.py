@@ -15,6 +15,7 @@ from sweep.study import Study
 from sweep.tracking.ledger import Ledger, TrialRecord
 
 _TICKS = 6  # values of a parameter up to which each has its own
+_APART = 0.1  # decades between a tick and the end of its axis
 _SLICES = 12  # parameters that are shown; those that most trials have come first
 
 
@@ -34,6 +35,7 @@ def importance(ledger: Ledger, shares: Mapping[str, Mapping[str, float]]) -> go.
             hovertemplate="%{y}: %{x:.3f}",
         )
     figure.update_yaxes(autorange="reversed")
+    figure.update_layout(showlegend=True)  # of a single defense, too
     return figure
 
 
@@ -78,9 +80,10 @@ def _slice(study: Study, ledger: Ledger, name: str, trials: Sequence[TrialRecord
                 hovertemplate="%{text}: %{x}, %{y:.4f}",
             )
     figure.update_layout(showlegend=False)
-    known = sorted({trial.params[name] for trial in trials}, key=str)
+    known = sorted({trial.params[name] for trial in trials}, key=str if not isinstance(domain, LogUniform) else None)
     if isinstance(domain, LogUniform):
-        figure.update_xaxes(type="log", dtick=1, tickformat="~g")
+        decades = math.log10(max(known) / min(known)) if known else 1.0
+        figure.update_xaxes(type="log", dtick=1 if decades > 1.5 else "D2", tickformat="~g")
     elif isinstance(domain, Choice | Integer) and len(known) <= _TICKS and all(_is_number(found) for found in known):
         figure.update_xaxes(tickvals=known)
     return figure
@@ -93,13 +96,10 @@ def _shown(found: Any) -> Any:
 def _dimension(name: str, values: Sequence[Any], domain: Domain | None) -> dict[str, Any]:
     if isinstance(domain, LogUniform):
         powers = [math.log10(number) for number in values]
-        ticks = [
-            power
-            for power in range(math.floor(min(powers)), 1 + math.ceil(max(powers)))
-            if min(powers) <= power <= max(powers)
-        ]
-        texts = [f"{10.0**power:g}" for power in ticks]
-        return {"label": name, "values": powers, "tickvals": ticks, "ticktext": texts}
+        low, high = min(powers), max(powers)
+        whole = [power for power in range(math.floor(low), 1 + math.ceil(high)) if low + _APART < power < high - _APART]
+        ticks = [low, *whole, high]  # the axis is drawn from its first tick to its last
+        return {"label": name, "values": powers, "tickvals": ticks, "ticktext": [f"{10.0**tick:.2g}" for tick in ticks]}
     if all(_is_number(found) for found in values):
         return {"label": name, "values": values}
     texts = sorted({str(found) for found in values})

@@ -20,11 +20,14 @@ def asked(study: Study) -> list[tuple[str, str]]:
     """What was asked, as label and value."""
     goal, tree = study.objective[0], study.space.tree
     bounds = [f"{name} {bound}" for name, bound in goal.subject_to.items()]
-    limits = [f"{study.budget.trials} trials"]
+    limits = [f"{study.budget.trials:,} trials"]
+    limits += (
+        [f"{study.budget.gradient_evaluations:,} gradient evaluations"] if study.budget.gradient_evaluations else []
+    )
     limits += [f"{study.budget.hours:g} hours"] if study.budget.hours else []
     stopping = "none"
     if rule := study.early_stopping:
-        resource = rule.resource.replace("_", " ")
+        resource = rule.resource.replace("_", " ").removesuffix("s" if rule.grace_period == 1 else "")
         goes_on = "is trained again, for longer" if rule.kind == "promotion" else "goes on"
         stopping = f"ASHA: one in {rule.reduction_factor} {goes_on}, from {rule.grace_period:,} {resource}"
     return [
