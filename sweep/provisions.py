@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import count, takewhile
 from typing import Annotated, Literal
@@ -73,28 +74,62 @@ class Limits(Record):
     )
 
 
+ACCELERATOR = "ray.io/accelerator-type"  # Ray's own label of a node that has any
+_LABEL_VALUE = re.compile(r"[A-Za-z0-9](?:[\w.-]{0,61}[A-Za-z0-9])?", re.ASCII)
+
+
 class Resources(Record):
-    """What one trial gets. A fraction of a GPU lets several trials share one; Ray does not isolate their memory."""
+    """What one trial gets, and where. A fraction of a GPU lets several trials share one; Ray does not isolate their
+    memory."""
 
     cpus: int = Field(1, ge=1, le=1024)
     gpus: float = Field(0.0, ge=0, le=64)
+    accelerator_type: str | None = Field(
+        None, description="the GPU's kind by Ray's name, such as A10G or H100; none: whichever the node has"
+    )
+    labels: dict[str, str] = Field(
+        default_factory=dict, description="what the node's labels must be, such as {'ray.io/market-type': 'spot'}"
+    )
 
     def __str__(self) -> str:
+        kind = f" of type {self.accelerator_type}" if self.accelerator_type else ""
+        where = ", ".join(f"{name}={value}" for name, value in self.labels.items())
+        return self.amount + kind + (f" on a node with the label {where}" if where else "")
+
+    @property
+    def amount(self) -> str:
         return f"{self.cpus} CPUs and {self.gpus:g} GPUs"
+
+    @property
+    def selector(self) -> dict[str, str]:
+        """The labels of the nodes that will do, the GPU's kind among them."""
+        return self.labels | ({ACCELERATOR: self.accelerator_type} if self.accelerator_type else {})
 
     def fit(self, node: Resources) -> bool:
         """Whether a node that has nothing else to do can give them."""
-        return self.cpus <= node.cpus and self.gpus <= node.gpus
+        enough = self.cpus <= node.cpus and self.gpus <= node.gpus
+        return enough and self.selector.items() <= node.selector.items()
 
     def times(self, share: int, node: Resources) -> Resources:
         """So many times as much, up to all of a node; of GPUs no more than one, on which a trial lives."""
         gpus = max(min(self.gpus * share, node.gpus, 1.0), self.gpus)
-        return Resources(cpus=max(min(self.cpus * share, node.cpus), self.cpus), gpus=gpus)
+        return self.model_copy(update={"cpus": max(min(self.cpus * share, node.cpus), self.cpus), "gpus": gpus})
 
     @model_validator(mode="after")
-    def _has_whole_gpus(self) -> Resources:
+    def _can_be_had(self) -> Resources:
         if self.gpus > 1 and self.gpus % 1:
             raise ValueError(f"gpus: a fraction of one, or a whole number, but got {self.gpus:g}")
+        if ACCELERATOR in self.labels:
+            raise ValueError(f"labels: write accelerator_type={self.labels[ACCELERATOR]!r} in place of {ACCELERATOR!r}")
+        if self.accelerator_type and not self.gpus:
+            raise ValueError(
+                f"accelerator_type: {self.accelerator_type} of a trial that gets no GPU: give gpus as well"
+            )
+        for name, value in self.selector.items():
+            if not _LABEL_VALUE.fullmatch(value):
+                raise ValueError(
+                    f"a label's value is a word of letters, digits, '-', '_' and '.', but {name} is {value!r}"
+                )
         return self
 
 

@@ -207,6 +207,15 @@ EACH: list[tuple[dict[str, Any], list[str]]] = [
     (changed(per_trial={"cpus": 0}), ["per_trial.cpus: must be greater than or equal to 1, got 0"]),
     (changed(per_trial={"gpus": 1.5}), ["per_trial: gpus: a fraction of one, or a whole number, but got 1.5"]),
     (
+        changed(per_trial={"accelerator_type": "A10G"}),
+        ["accelerator_type: A10G of a trial that gets no GPU: give gpus"],
+    ),
+    (changed(per_trial={"labels": {"pool": "!spot"}}), ["and '.', but pool is '!spot'"]),
+    (
+        changed(per_trial={"gpus": 1, "labels": {"ray.io/accelerator-type": "A10G"}}),
+        ["labels: write accelerator_type='A10G' in place of 'ray.io/accelerator-type'"],
+    ),
+    (
         changed(early_stopping={"grace_period": 0}),
         ["early_stopping.grace_period: must be greater than or equal to 1, got 0"],
     ),

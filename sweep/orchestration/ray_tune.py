@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from sweep.orchestration.interrupts import graceful
 from sweep.orchestration.search import Search
 from sweep.orchestration.watchdog import Watchdog, in_rays_folder
 from sweep.orchestration.worker import Assignment, messages
-from sweep.provisions import Resources
+from sweep.provisions import ACCELERATOR, Resources
 
 # Read by ray when it is imported, so they are set first; whoever set one already knows why.
 SETTINGS = {
@@ -42,6 +42,7 @@ SETTINGS = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",  # at length; the journal has them as a line
     "TUNE_WARN_THRESHOLD_S": "5",
 }
+NODE_ID = "ray.io/node-id"  # a label that every node has
 WAITING = "16"  # trials that wait for a place on a cluster: demand that its autoscaler sees, and starts nodes for
 for name, value in SETTINGS.items():
     os.environ.setdefault(name, value)
@@ -49,6 +50,7 @@ for name, value in SETTINGS.items():
 import ray  # noqa: E402
 from ray import tune  # noqa: E402
 from ray._private import ray_constants  # noqa: E402
+from ray._private.state import state  # noqa: E402
 from ray.tune.experiment import Trial as TuneTrial  # noqa: E402
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler  # noqa: E402
 from ray.tune.search import Searcher  # noqa: E402
@@ -68,8 +70,9 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]  # ray has no types
 
     def step(self) -> dict[str, Any]:
         message = next(self._messages)
-        last = "end" in message
-        return {"message": json.dumps(message), "last": last, "done": last}  # as text: Tune flattens nested results
+        last, node = "end" in message, ray.get_runtime_context().get_node_id()
+        text = json.dumps(message)  # Tune flattens nested results
+        return {"message": text, "last": last, "done": last, "node_id": node}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """A trial keeps its own checkpoints."""
@@ -116,7 +119,7 @@ class EarlyStoppingAdaptor(FIFOScheduler):  # type: ignore[misc]  # ray has no t
     def __init__(self, bridge: Bridge) -> None:
         super().__init__()
         self.bridge = bridge
-        self.watchdog = Watchdog(bridge, _nodes, ray.kill, _folder())
+        self.watchdog = Watchdog(bridge, _nodes, state.get_draining_nodes, ray.kill, _folder())
 
     def choose_trial_to_run(self, controller: Any) -> Any:
         """Asked at each turn of Tune's loop, and the only one of our adaptors that is shown Tune's controller then."""
@@ -124,7 +127,8 @@ class EarlyStoppingAdaptor(FIFOScheduler):  # type: ignore[misc]  # ray has no t
         return super().choose_trial_to_run(controller)
 
     def on_trial_result(self, controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
-        return str(TrialScheduler.CONTINUE if self.bridge.hear(trial.trial_id, result) else TrialScheduler.STOP)
+        goes_on = self.bridge.hear(trial.trial_id, result) and not self.watchdog.moves(trial, result)
+        return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
     def on_trial_complete(self, controller: Any, trial: TuneTrial, result: dict[str, Any]) -> None:
         """A trial's last message comes here only; the message at which we stopped a trial comes here again."""
@@ -195,7 +199,9 @@ def _run(search: Search, bridge: Bridge, at_once: int | None) -> None:
 
 def _placement(config: dict[str, Any]) -> Any:
     """The place that a trial is to get, as Tune asks for it."""
-    return tune.PlacementGroupFactory([{"CPU": config["place"]["cpus"], "GPU": config["place"]["gpus"]}])
+    place = Resources(**config["place"])
+    where = {"bundle_label_selector": [place.selector]} if place.selector else {}
+    return tune.PlacementGroupFactory([{"CPU": place.cpus, "GPU": place.gpus}], **where)
 
 
 @contextmanager
@@ -251,20 +257,25 @@ def _folder() -> Path:
 
 
 def _nodes() -> list[Resources]:
-    """What each living node has in all; a node without a CPU holds no trial."""
-    living = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
-    return [Resources(cpus=min(int(node["CPU"]), 1024), gpus=min(int(node.get("GPU", 0)), 64)) for node in living]
+    """What each living node has in all; a node without a CPU holds no trial, nor one that is drained of what it has."""
+    draining = state.get_draining_nodes()
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] not in draining]
+    return [_node(node["Resources"], node["Labels"]) for node in nodes if node["Resources"].get("CPU", 0) >= 1]
+
+
+def _node(has: Mapping[str, float], labels: Mapping[str, str]) -> Resources:
+    gpus = min(int(has.get("GPU", 0)), 64)
+    others = {name: value for name, value in labels.items() if value and name not in (ACCELERATOR, NODE_ID)}
+    kind = (labels.get(ACCELERATOR) or None) if gpus else None
+    return Resources(cpus=min(int(has["CPU"]), 1024), gpus=gpus, accelerator_type=kind, labels=others)
 
 
 def _capacity(per_trial: Resources) -> int:
     """How many trials this machine holds at once. One that holds none would wait for ever."""
-    total = ray.cluster_resources()
-    fits = [total.get("CPU", 0) // per_trial.cpus]
-    if per_trial.gpus:
-        fits.append(total.get("GPU", 0) // per_trial.gpus)
-    if min(fits) < 1:
-        has = f"{total.get('CPU', 0):g} CPUs and {total.get('GPU', 0):g} GPUs"
+    (machine,) = _nodes()
+    if not per_trial.fit(machine):
         raise StudyError(
-            f"a trial needs {per_trial}, and this machine has {has}: lower per_trial, or join a cluster (--address)"
+            f"a trial needs {per_trial}, and this machine has {machine}: lower per_trial, or join a cluster (--address)"
         )
-    return int(min(fits))
+    of_gpus = int(machine.gpus / per_trial.gpus + 1e-9) if per_trial.gpus else machine.cpus
+    return min(machine.cpus // per_trial.cpus, of_gpus)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,21 @@ LOOK_EVERY = 5.0  # seconds between looks at nodes and disks
 class Watchdog:
     """Is called from Tune's loop, which turns ten times a second.
 
-    `nodes` gives those that live, `kill` ends a process, `folder` is where Ray writes.
+    `nodes` gives those that live and stay, `draining` names those that are to go, `kill` ends a process, `folder` is
+    where Ray writes.
     """
 
     def __init__(
-        self, bridge: Bridge, nodes: Callable[[], Sequence[Resources]], kill: Callable[[Any], None], folder: Path
+        self,
+        bridge: Bridge,
+        nodes: Callable[[], Sequence[Resources]],
+        draining: Callable[[], Collection[str]],
+        kill: Callable[[Any], None],
+        folder: Path,
     ) -> None:
         self.bridge = bridge
-        self._nodes, self._kill, self._folder = nodes, kill, folder
+        self._nodes, self._draining, self._kill, self._folder = nodes, draining, kill, folder
+        self._leaving: Collection[str] = ()
         self._looked = -math.inf
         self._is_waiting = False
 
@@ -40,7 +47,25 @@ class Watchdog:
         if time.monotonic() - self._looked >= LOOK_EVERY:
             self._looked = time.monotonic()
             self._look_at_room()
+            self._look_at_leaving(controller)
             self._look_at_nodes(controller, [trial for trial in trials if trial.trial_id not in processes])
+
+    def moves(self, trial: Any, result: Mapping[str, Any]) -> bool:
+        """Whether a trial that has just said something is to go on elsewhere, because its node is being drained."""
+        if result["node_id"] not in self._leaving:
+            return False
+        number = trial.config["assignment"]["number"]
+        self.bridge.search.say(f"trial {number:>4}  its node is being drained: goes on elsewhere")
+        self.bridge.returned(trial.trial_id)
+        return True
+
+    def _look_at_leaving(self, controller: Any) -> None:
+        """Ray places nothing on a node that is being drained; nor must Tune, which hands its processes on to trials."""
+        self._leaving = self._draining()
+        tune = controller._tune_controller
+        tune._reuse_actors = not self._leaving
+        if self._leaving:
+            tune._cleanup_cached_actors(force_all=True)
 
     def _look_at_room(self) -> None:
         """No process starts, and Tune fails, where Ray can write no more; what runs has time to save."""
@@ -57,7 +82,7 @@ class Watchdog:
             if any(asked.fit(node) for node in nodes):
                 continue
             if asked != search.study.per_trial:
-                less = f"{search.attempts.node} are the most that there is"
+                less = f"{search.attempts.node.amount} are the most that there is"
                 search.say(f"trial {number:>4}  was to get {asked}, and no node that is left has them: {less}")
                 self.bridge.returned(trial.trial_id)
                 controller.stop_trial(trial)

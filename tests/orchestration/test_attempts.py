@@ -178,6 +178,17 @@ def test_a_trial_can_get_all_of_the_largest_node_that_holds_it(tmp_path: Path) -
         assert attempts.node == node and attempts.place(2**9).fit(node)
 
 
+def test_only_a_node_of_the_right_kind_holds_a_trial_however_large_others_are() -> None:
+    needs = Resources(gpus=0.5, accelerator_type="A10G", labels={"pool": "spot"})
+    node = Resources(cpus=2, gpus=1, accelerator_type="A10G", labels={"pool": "spot", "zone": "b"})
+    changes: list[dict[str, Any]] = [{"labels": {"pool": "demand"}}, {"labels": {}}, {"accelerator_type": "H100"}]
+    others = [node.model_copy(update={"cpus": 64, **change}) for change in changes]
+    attempts = Attempts(tiny(per_trial=needs))
+    attempts.look_at([*others, node])
+    assert [needs.fit(other) for other in others] == [False] * 3
+    assert attempts.place(4) == needs.model_copy(update={"cpus": 2, "gpus": 1.0})
+
+
 def test_a_trials_seconds_are_counted_over_its_attempts_and_not_while_it_waits(tmp_path: Path) -> None:
     trial = {"trial": 0, "node": "a", "pid": 1, "metrics": {}, "config": {}, "params": {}, "origin": "sampler"}
     story = [(0, "asked"), (5, "started"), (8, "reported"), (9, "lost"), (50, "started"), (52, "reported")]

@@ -1,5 +1,5 @@
-"""A cluster of two Ray nodes on this machine, behind a token, neither of which has sweep: the head, which runs no
-trials, and a worker. It is looked at, joined, and sent a job."""
+"""A cluster of Ray nodes on this machine, behind a token, none of which has sweep: the head, which runs no trials, a
+worker, and others that come and go. It is looked at, joined, and sent a job."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(580)]
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 250.0  # seconds for anything that a busy machine may take its time over
-RAY = [sys.executable, "-m", "ray.scripts.scripts", "start", "--disable-usage-stats"]
+RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 WITHOUT_SWEEP = """
 import sys
 from pathlib import Path
@@ -56,6 +56,21 @@ class Cluster:
         )
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout + done.stderr
+
+    def start(self, name: str, *options: str) -> None:
+        """A node, over the folder of its name: two nodes must not share one."""
+        log = self.folder / f"{name}.txt"
+        with log.open("wb") as file:
+            command = [*RAY, "start", "--disable-usage-stats", *options, f"--temp-dir={self.folder / name}"]
+            code = subprocess.call(command, env=self.environment, cwd="/", stdout=file, stderr=file, timeout=PATIENCE)
+        assert code == 0, log.read_text()
+
+    def ray(self, *arguments: str) -> str:
+        """What Ray's own command prints."""
+        command = [*RAY, *arguments]
+        return subprocess.run(
+            command, env=self.environment, cwd="/", stdout=subprocess.PIPE, text=True, check=True
+        ).stdout
 
 
 def free_ports() -> Iterator[int]:
@@ -94,15 +109,13 @@ def cluster() -> Iterator[Cluster]:
         [sys.executable, "-c", "import sweep"], cwd="/", env=environment, capture_output=True, check=False
     )
     assert b"No module named 'sweep'" in absent.stderr
-    ports_of = (f"--port={port}", f"--dashboard-port={page}", f"--ray-client-server-port={next(ports)}")
-    head = [*RAY, "--head", "--num-cpus=0", f"--temp-dir={folder / 'a'}", *ports_of]  # two nodes must not share one
+    cluster = Cluster(folder, f"127.0.0.1:{port}", f"http://127.0.0.1:{page}", environment)
     try:
-        for command in (head, [*RAY, f"--address=127.0.0.1:{port}", "--num-cpus=2", f"--temp-dir={folder / 'b'}"]):
-            with (folder / "log.txt").open("wb") as log:
-                code = subprocess.call(command, env=environment, cwd="/", stdout=log, stderr=log, timeout=PATIENCE)
-            assert code == 0, (folder / "log.txt").read_text()
+        ports_of = (f"--port={port}", f"--dashboard-port={page}", f"--ray-client-server-port={next(ports)}")
+        cluster.start("a", "--head", "--num-cpus=0", *ports_of)
+        cluster.start("b", f"--address={cluster.address}", "--num-cpus=2")
         wait_for(page)
-        yield Cluster(folder, f"127.0.0.1:{port}", f"http://127.0.0.1:{page}", environment)
+        yield cluster
     finally:
         for kind in (signal.SIGTERM, signal.SIGKILL):
             for pid in processes(folder):
@@ -119,6 +132,13 @@ def processes(folder: Path) -> Iterator[int]:
         with suppress(OSError):  # it has just ended
             if mark in (process / "environ").read_bytes().split(b"\0"):
                 yield int(process.name)
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 def test_every_node_is_looked_at(cluster: Cluster) -> None:
@@ -141,10 +161,51 @@ def test_a_job_goes_on_without_the_one_who_sent_it_and_can_be_followed(cluster: 
     there = ("--address", cluster.page, "--studies", str(cluster.folder / "sent"))
     printed = cluster.sweep("submit", "tiny.py", *there)
     assert printed.startswith("sent as sweep-tiny-") and f"sweep submit tiny --address {cluster.page}" in printed
-    study, deadline = cluster.folder / "sent" / "tiny", time.monotonic() + PATIENCE
-    while not events(study, "closed"):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    study = cluster.folder / "sent" / "tiny"
+    until(lambda: events(study, "closed"))
     assert [event["end"] for event in events(study, "ended")] == ["completed"] * 3
     # A name instead of a file goes on with a study, and here there is none of that name.
     assert "unknown study 'tinny'; did you mean 'tiny'?" in cluster.sweep("submit", "tinny", *there, "--follow", code=1)
+
+
+PICKY = """per_trial=Resources(gpus=0.5, accelerator_type="A10G", labels={"pool": "spot"}),
+    name="picky","""
+
+
+def test_trials_wait_for_a_node_that_suits_them_share_its_gpu_and_leave_it_when_it_is_drained(cluster: Cluster) -> None:
+    changes = {'name="tiny",': PICKY, "Study\n": "Resources, Study\n", "epochs=2": "epochs=80", "trials=3": "trials=2"}
+    source = TINY
+    for old, new in changes.items():
+        source = source.replace(old, new, 1)
+    (cluster.folder / "picky.py").write_text(source)
+    command = [sys.executable, "-m", "sweep", "run", "picky.py", "--address", cluster.address]
+    with (cluster.folder / "picky.txt").open("wb") as log:
+        environment = cluster.environment | {"PYTHONPATH": str(ROOT)}
+        sweep = subprocess.Popen(command, cwd=cluster.folder, env=environment, stdout=log, stderr=log)
+    study = cluster.folder / "studies" / "picky"
+    try:
+        # What Ray's autoscaler is asked for, before there is such a node.
+        until(lambda: "'GPU': 0.5" in cluster.ray("status", f"--address={cluster.address}"))
+        suited = (f"--address={cluster.address}", "--num-cpus=2", "--num-gpus=1")
+        labels = "--labels=pool=spot,ray.io/accelerator-type=A10G,name="
+        cluster.start("c", *suited, f"{labels}c")
+        nodes = json.loads(cluster.ray("list", "nodes", f"--address={cluster.page}", "--format=json", "--detail"))
+        (drained,) = (node["node_id"] for node in nodes if node["labels"].get("name") == "c")
+        until(lambda: {event["trial"] for event in events(study, "reported")} == {0, 1})
+        reason = ("--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=spot", "--deadline-remaining-seconds=600")
+        cluster.ray("drain-node", f"--address={cluster.address}", f"--node-id={drained}", *reason)
+        cluster.start("d", *suited, f"{labels}d")
+        assert sweep.wait(PATIENCE) == 0, (cluster.folder / "picky.txt").read_text()
+    finally:
+        sweep.kill()
+        sweep.wait()
+    told = (cluster.folder / "picky.txt").read_text()
+    assert "needs 1 CPUs and 0.5 GPUs of type A10G on a node with the label pool=spot, and no node has them" in told
+    assert "its node is being drained: goes on elsewhere" in told
+    places: dict[int, list[str]] = {0: [], 1: []}
+    for event in events(study, "started"):
+        places[event["trial"]].append(Path(event["log"]).relative_to(cluster.folder).parts[0])
+    assert places == {0: ["c", "d"], 1: ["c", "d"]}
+    assert events(study, "lost") == [] and [event["end"] for event in events(study, "ended")] == ["completed"] * 2
+    at = [event["epoch"] for event in events(study, "reported") if event["trial"] == 0]
+    assert at == list(range(1, 81))

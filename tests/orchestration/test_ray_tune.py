@@ -20,7 +20,7 @@ import pytest
 from tiny_study import METRIC, events, figures, tiny
 
 from sweep.configuration import TrialConfig
-from sweep.errors import JournalError
+from sweep.errors import JournalError, StudyError
 from sweep.orchestration import in_process
 from sweep.orchestration.folder import StudyFolder
 from sweep.orchestration.search import opened
@@ -235,3 +235,13 @@ def test_a_larger_share_is_a_larger_place() -> None:
     attempts.look_at([Resources(cpus=64), Resources(cpus=7, gpus=1), Resources(cpus=1, gpus=8)])
     places = [_placement({"place": attempts.place(share).model_dump()}).bundles for share in (1, 2, 4)]
     assert places == [[{"CPU": 2, "GPU": 0.3}], [{"CPU": 4, "GPU": 0.6}], [{"CPU": 7, "GPU": 1}]]
+
+
+def test_as_many_trials_share_a_gpu_as_it_has_tenths(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sweep.orchestration import ray_tune
+
+    monkeypatch.setattr(ray_tune, "_nodes", lambda: [Resources(cpus=64, gpus=1)])
+    assert ray_tune._capacity(Resources(gpus=0.1)) == 10  # where 1 // 0.1 is 9
+    assert ray_tune._capacity(Resources(cpus=9, gpus=0.1)) == 7
+    with pytest.raises(StudyError, match=r"needs 1 CPUs and 1 GPUs of type H100, and this machine has 64 CPUs and 1"):
+        ray_tune._capacity(Resources(gpus=1, accelerator_type="H100"))

@@ -59,7 +59,7 @@ def watched(search: Search, nodes: Sequence[Resources], folder: Path) -> tuple[W
     """A watchdog, what it watches, whom it killed and what it said."""
     bridge, killed, said = Bridge(search), [], []  # type: ignore[var-annotated]
     search.say = said.append
-    return Watchdog(bridge, lambda: nodes, killed.append, folder), Tune(bridge), killed, said
+    return Watchdog(bridge, lambda: nodes, tuple, killed.append, folder), Tune(bridge), killed, said
 
 
 @pytest.fixture(autouse=True)
