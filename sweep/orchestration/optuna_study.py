@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ class _Memory:
     latest: list[int] = field(default_factory=list)
     running: set[int] = field(default_factory=set)
     replaced: set[int] = field(default_factory=set)  # by a longer training of the same configuration
+    told: dict[int, FrozenTrial] = field(default_factory=dict)  # of these, those that have ended
 
     def ended(self, number: int, ranks: Sequence[Rank]) -> None:
         insort(self.latest, number)  # in whatever order they ended: a resumed study is to show the same
@@ -69,6 +71,15 @@ class _Memory:
     def shown(self) -> list[int]:
         known = self.running.union(self.latest, *([-number for _, number in best] for best in self.best))
         return sorted(known - self.replaced)
+
+
+class _Told(FrozenTrial):
+    """A trial that has ended. Of any other, Optuna picks the constraints from its attributes whenever it looks at them:
+    hundreds of times for each group of parameters that it models, a third of a proposal."""
+
+    @cached_property
+    def constraints(self) -> dict[str, float]:
+        return super().constraints
 
 
 class OptunaStudy(optuna.Study):
@@ -108,12 +119,33 @@ class OptunaStudy(optuna.Study):
     @contextmanager
     def thinned(self, is_thinned: bool, branch: str | None = None) -> Iterator[None]:
         """Meanwhile show no other trials than those that a model (of this branch) is made from, if `is_thinned`."""
-        shown = self._memories[branch].shown() if is_thinned else ()
-        self._shown = [self._trial(number) for number in shown] if is_thinned else None
+        self._shown = self._of(self._memories[branch]) if is_thinned else None
         try:
             yield
         finally:
             self._shown = None
+
+    @contextmanager
+    def one_of_a_kind(self) -> Iterator[None]:
+        """Within `thinned`, of the ended trials with the same parameters show only the first: as good as all of them
+        where it is asked which parameters are met together."""
+        shown = self._shown
+        if shown is not None:
+            kinds = {frozenset(trial.distributions): trial for trial in reversed(shown) if isinstance(trial, _Told)}
+            self._shown = sorted(kinds.values(), key=lambda trial: trial.number)
+        try:
+            yield
+        finally:
+            self._shown = shown
+
+    def _of(self, memory: _Memory) -> list[FrozenTrial]:
+        shown = memory.shown()
+        memory.told = {
+            number: memory.told.get(number) or _told(self._trial(number))
+            for number in shown
+            if number not in memory.running
+        }
+        return [memory.told.get(number) or self._trial(number) for number in shown]
 
     def _trial(self, number: int) -> FrozenTrial:
         """As the storage holds it: in a storage of one study a trial's number is its identifier."""
@@ -125,3 +157,9 @@ class OptunaStudy(optuna.Study):
         if self._shown is None:
             return super()._get_trials(deepcopy, states, use_cache)
         return [trial for trial in self._shown if states is None or trial.state in states]
+
+
+def _told(trial: FrozenTrial) -> _Told:
+    told = _Told.__new__(_Told)
+    vars(told).update(vars(trial))
+    return told

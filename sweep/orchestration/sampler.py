@@ -159,7 +159,7 @@ def _make_sampler(study: Study, seed: int) -> BaseSampler:
     startup = study.startup_trials
     match study.sampler:
         case "tpe":
-            return optuna.samplers.TPESampler(n_startup_trials=startup, multivariate=True, group=True, seed=seed)
+            return _Tpe(n_startup_trials=startup, multivariate=True, group=True, seed=seed)
         case "gp":
             return optuna.samplers.GPSampler(n_startup_trials=startup, deterministic_objective=False, seed=seed)
         case "nsga2":
@@ -170,6 +170,15 @@ def _make_sampler(study: Study, seed: int) -> BaseSampler:
             return optuna.samplers.CmaEsSampler(n_startup_trials=startup, seed=seed)
         case "grid":
             return _Grid(seed=seed)
+
+
+class _Tpe(optuna.samplers.TPESampler):
+    """Made afresh for each proposal, it would find from every trial anew which parameters are met together."""
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        assert isinstance(study, OptunaStudy)
+        with study.one_of_a_kind():
+            return super().infer_relative_search_space(study, trial)
 
 
 class _Grid(optuna.samplers.BruteForceSampler):

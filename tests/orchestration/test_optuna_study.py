@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import optuna
 import pytest
 from test_sampler import drive, study_for, told
 from tiny_study import METRIC, record
 
+from sweep.domains import LogUniform, Uniform
 from sweep.errors import StudyError
 from sweep.orchestration import optuna_study
+from sweep.orchestration import sampler as sampler_module
 from sweep.orchestration.sampler import Sampler
+from sweep.orchestration.turns import Turn
+from sweep.search_space import OneOf
 
 
 def test_a_long_study_is_modelled_from_its_latest_and_best_trials(
@@ -50,6 +56,41 @@ def test_what_is_shown_depends_on_no_order_and_is_enough_for_the_startup(
     proposal = sampler.ask(30)
     assert proposal == Sampler(study, tmp_path / "again", trials).ask(30)
     assert proposal[2]  # what TPE notes of a proposal that it modelled
+
+
+@pytest.mark.parametrize("changes", [{}, {"compare": "defense"}])
+def test_what_is_spared_changes_no_proposal(
+    changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forty trials of three branches, the best of them suspect, as Optuna's own sampler and trials propose them."""
+    monkeypatch.setattr(optuna_study, "LATEST", 12)
+    monkeypatch.setattr(optuna_study, "BEST", 4)
+    ours = proposals(tmp_path / "ours", **changes)
+    monkeypatch.setattr(sampler_module, "_Tpe", optuna.samplers.TPESampler)
+    monkeypatch.setattr(optuna_study, "_told", lambda trial: trial)
+    assert proposals(tmp_path / "plain", **changes) == ours
+    assert len({params["defense"] for _, params, _ in ours}) == 3
+
+
+def proposals(folder: Path, **changes: Any) -> list[Any]:
+    """With three trials in flight."""
+    folder.mkdir()
+    schedule = OneOf(constant={}, linear={"start": 0.1, "ramp": Uniform(0.1, 0.9)})
+    branches: dict[str, Any] = {"standard": {}, "trades": {"epsilon": 0.1, "beta": LogUniform(1, 10)}}
+    branches["hybrid"] = {"epsilon": Uniform(0.02, 0.2), "epsilon_schedule": schedule}
+    rate = {"name": "sgd", "learning_rate": LogUniform(1e-3, 0.3)}
+    sampler = Sampler(study_for("tpe", space={"optimizer": rate, "defense": OneOf(**branches)}, **changes), folder)
+    found: list[Any] = []
+    running = []
+    for number in range(40):
+        turn = Turn(tuple(branches)[number % 3], number // 3) if changes else None
+        found.append(sampler.ask(number, turn))
+        running.append(record(number, found[-1]))
+        if len(running) == 3:
+            trial = told(running.pop(0), ("completed", "stopped", "completed", "diverged", "failed")[number % 5])
+            trial.validity = {"verdict": "suspect" if trial.defense == "hybrid" else "valid", "suspect": []}
+            sampler.tell(trial)
+    return found
 
 
 def test_what_optuna_holds_is_compared_with_the_ledger_trial_by_trial(tmp_path: Path) -> None:
