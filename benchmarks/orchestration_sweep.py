@@ -33,7 +33,7 @@ class Idle(ray_tune.TrialActor):  # type: ignore[misc]
     """A trial without a trial."""
 
     def _begin(self, config: dict[str, Any]) -> None:
-        self._messages = idle(Assignment(**config["assignment"]))
+        self._messages = idle(Assignment(**json.loads(config["assignment"])))
 
 
 def idle(assignment: Assignment) -> Iterator[dict[str, Any]]:

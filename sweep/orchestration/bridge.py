@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from sweep.orchestration.attempts import Memory
 from sweep.orchestration.search import Search
+from sweep.orchestration.worker import Assignment
 
 Error = dict[str, str]
 DIED = {"class": "WorkerDied", "message": "its process was killed, or crashed (what it wrote before is in its log)"}
@@ -30,17 +31,17 @@ class Bridge:
         self._deaths: dict[str, Error] = {}
 
     @property
-    def live(self) -> Collection[str]:
-        """Tune's names of the trials that it runs or is about to."""
-        return self._live.keys()
+    def live(self) -> Mapping[str, int]:
+        """The trials that Tune runs or is about to, by its names of them."""
+        return self._live
 
-    def ask(self, trial_id: str) -> dict[str, Any] | None:
-        """An assignment as plain data, or None: not now."""
+    def ask(self, trial_id: str) -> Assignment | None:
+        """An assignment, or None: not now."""
         with self._kept():
             assignment = self.search.ask()
             if assignment is not None:
                 self._live[trial_id] = assignment.number
-                return assignment.to_json()
+                return assignment
         return None
 
     @property

@@ -13,6 +13,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]  # ray has no types
     def step(self) -> dict[str, Any]:
         message = next(self._messages)
         last, node = "end" in message, ray.get_runtime_context().get_node_id()
-        text = json.dumps(message)  # Tune flattens nested results
+        text = json.dumps(message)  # like the assignment: Tune copies and flattens what is nested, again and again
         return {"message": text, "last": last, "done": last, "node_id": node}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -81,7 +82,7 @@ class TrialActor(tune.Trainable):  # type: ignore[misc]  # ray has no types
         """A trial finds its own checkpoints."""
 
     def _begin(self, config: dict[str, Any]) -> None:
-        self._messages = messages(Assignment(**config["assignment"]))
+        self._messages = messages(Assignment(**json.loads(config["assignment"])))
 
 
 class SearchAdaptor(Searcher):  # type: ignore[misc]  # ray has no types
@@ -94,8 +95,8 @@ class SearchAdaptor(Searcher):  # type: ignore[misc]  # ray has no types
     def suggest(self, trial_id: str) -> Any:
         assignment = self.bridge.ask(trial_id)
         if assignment is not None:
-            place = self.bridge.search.attempts.place(assignment["share"])
-            return {"assignment": assignment, "place": place.model_dump()}
+            place = self.bridge.search.attempts.place(assignment.share)
+            return {"assignment": json.dumps(assignment.to_json()), "place": place.model_dump()}
         return Searcher.FINISHED if self.bridge.is_over else None  # None: Tune asks again
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
@@ -200,8 +201,14 @@ def _run(search: Search, bridge: Bridge, at_once: int | None) -> None:
 def _placement(config: dict[str, Any]) -> Any:
     """The place that a trial is to get, as Tune asks for it."""
     place = Resources(**config["place"])
-    where = {"bundle_label_selector": [place.selector]} if place.selector else {}
-    return tune.PlacementGroupFactory([{"CPU": place.cpus, "GPU": place.gpus}], **where)
+    return _place(place.cpus, place.gpus, tuple(sorted(place.selector.items())))
+
+
+@cache
+def _place(cpus: int, gpus: float, labels: tuple[tuple[str, str], ...]) -> Any:
+    """One and the same for equal places: Tune compares them again and again, at length."""
+    where = {"bundle_label_selector": [dict(labels)]} if labels else {}
+    return tune.PlacementGroupFactory([{"CPU": cpus, "GPU": gpus}], **where)
 
 
 @contextmanager

@@ -78,7 +78,7 @@ class Watchdog:
         search.attempts.look_at(nodes)
         self._is_waiting = False
         for trial in queued:
-            asked, number = Resources(**trial.config["place"]), trial.config["assignment"]["number"]
+            asked, number = Resources(**trial.config["place"]), self.bridge.live[trial.trial_id]
             if any(asked.fit(node) for node in nodes):
                 continue
             if asked != search.study.per_trial:

@@ -7,7 +7,7 @@ import socket
 import traceback
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,7 +36,7 @@ class Assignment:
     checkpoint_seconds: float = 0.0  # at least so long between two checkpoints
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return dict(vars(self))
 
 
 def messages(assignment: Assignment) -> Iterator[dict[str, Any]]:

@@ -45,7 +45,7 @@ def test_equal_deaths_are_equal_lines() -> None:
 def begun(bridge: Bridge, name: str, pid: int) -> None:
     assignment = bridge.ask(name)
     assert assignment is not None
-    message = {"trial": assignment["number"], "node": "here", "pid": pid, "log": None}
+    message = {"trial": assignment.number, "node": "here", "pid": pid, "log": None}
     assert bridge.hear(name, {"message": json.dumps(message)})
 
 

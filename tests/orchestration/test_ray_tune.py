@@ -215,7 +215,8 @@ def test_what_goes_wrong_in_the_search_ends_the_sweep_in_order_and_is_told(tmp_p
     folder = StudyFolder.create(tmp_path, tiny())
     with pytest.raises(JournalError, match="another process writes to it"), opened(folder) as search:
         bridge = Bridge(search)
-        assert (bridge.ask("a") or {})["number"] == 0
+        assignment = bridge.ask("a")
+        assert assignment is not None and assignment.number == 0
         with folder.journal.open("ab") as file:
             file.write(b"not ours\n")
         message = {"trial": 0, "node": "here", "pid": 1, "epoch": 1, "metrics": {METRIC: 0.5}}

@@ -41,8 +41,8 @@ class Tune:
         """As Tune asks its searcher for a trial; its place."""
         assignment = self.bridge.ask(name)
         assert assignment is not None
-        place: dict[str, Any] = self.bridge.search.attempts.place(assignment["share"]).model_dump()
-        self.trials.append(_Trial(trial_id=name, config={"assignment": assignment, "place": place}))
+        place: dict[str, Any] = self.bridge.search.attempts.place(assignment.share).model_dump()
+        self.trials.append(_Trial(trial_id=name, config={"place": place}))
         self._trial_to_actor[self.trials[-1]] = name
         return place
 
