@@ -54,7 +54,7 @@ class Sleeping(tune.Trainable):  # type: ignore[misc]
     epochs, epoch = 1, 1.0
 
     def setup(self, config: dict[str, Any]) -> None:
-        self._messages = sleeping(config["assignment"], self.epochs, self.epoch)
+        self._messages = sleeping(json.loads(config["assignment"]), self.epochs, self.epoch)
 
     def reset_config(self, config: dict[str, Any]) -> bool:
         self.setup(config)

@@ -54,7 +54,7 @@ class Watchdog:
         """Whether a trial that has just said something is to go on elsewhere, because its node is being drained."""
         if result["node_id"] not in self._leaving:
             return False
-        number = trial.config["assignment"]["number"]
+        number = self.bridge.live[trial.trial_id]
         self.bridge.search.say(f"trial {number:>4}  its node is being drained: goes on elsewhere")
         self.bridge.returned(trial.trial_id)
         return True
