@@ -6,18 +6,20 @@
 
 PGD-7 and an update, on batches of MNIST (LeNet-5) or of random pixels in CIFAR-10's shape (ResNet-18: what is in the
 pixels costs nothing). The first arm is torchattacks' PGD in a DataLoader's loop; each arm below it has one measure
-more; the last is the engine with the same numbers of steps. Arms take turns in every round, on one thread, in CPU
-seconds, so that a busy machine disturbs all alike. Then, for LeNet-5, both ends train from three seeds, and their
-accuracies stand beside each other.
+more; the last is the engine with the same numbers of steps. Each arm has a process of its own, and they take turns in
+every round, on one thread, in CPU seconds, so that a busy machine disturbs all alike. Then, for LeNet-5, both ends
+train from three seeds, and their accuracies stand beside each other.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from typing import Any
 
 import torch
@@ -26,34 +28,48 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
+import sweep.trial
 from sweep.configuration import TrialConfig
 from sweep.datasets import Split
+from sweep.models.pooled import PooledConvolution
 from sweep.registry import validated
 from sweep.training import State, train
 from sweep.trial import Trial
 
 EPSILON, STEP_SIZE, ATTACK_STEPS = 0.1, 0.025, 7
+LEARNING_RATE, EPOCHS = 0.01, 4  # of 100 steps: where both have left the plateau that adversarial training begins on
 LENETS = ("lecun1998", "madry")
 Batches = Iterator[tuple[Tensor, Tensor]]
 
 
 class Plain(nn.Module):
-    """A network behind its normalisation, as users write it."""
+    """A network behind its normalisation, as users write it; in channels_last if told so."""
 
-    def __init__(self, core: nn.Module, mean: float, std: float) -> None:
+    def __init__(self, core: nn.Module, mean: float, std: float, memory_format: torch.memory_format) -> None:
         super().__init__()
-        self.core, self.mean, self.std = core, mean, std
+        self.core = core.to(memory_format=memory_format)  # type: ignore[call-overload]
+        self.mean, self.std, self.memory_format = mean, std, memory_format
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.core((images - self.mean) / self.std)
+        logits: Tensor = self.core(((images - self.mean) / self.std).contiguous(memory_format=self.memory_format))
         return logits
 
 
-class LastingPlain(Plain):
-    """The same in channels_last."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        return super().forward(images.contiguous(memory_format=torch.channels_last))
+def written_plainly(core: nn.Module) -> nn.Module:
+    """A convolution, its activation and its pool as three layers of torch's, with the same parameters."""
+    if not isinstance(core, nn.Sequential):
+        return core
+    layers: list[nn.Module] = []
+    for layer in core:
+        if isinstance(layer, PooledConvolution):
+            channels, maps, kernel = layer.in_channels, layer.out_channels, layer.kernel_size
+            layers.append(nn.Conv2d(channels, maps, kernel, padding=layer.padding))  # type: ignore[arg-type]
+            layers[-1].load_state_dict(layer.state_dict())
+        elif isinstance(layer, nn.ReLU) and isinstance(layers[-1], nn.Conv2d):
+            layers += [nn.ReLU(), nn.MaxPool2d(2)]
+        else:
+            layers.append(layer)
+    return nn.Sequential(*layers)
 
 
 def pgd(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
@@ -91,40 +107,66 @@ def loop(model: nn.Module, optimizer: Any, batches: Batches, attack: Callable[[T
         optimizer.step()
 
 
-class Arms:
-    """The same network, data and optimizer in every arm. Each arm is a function that trains for an epoch."""
+@dataclass(frozen=True)
+class Measures:
+    """What an arm does better than the plain loop; `engine`: all, by `sweep` itself."""
 
-    def __init__(self, network: str, batch: int, images: int, seed: int = 0) -> None:
-        config = _config(network, batch, seed)
-        self.trial = Trial(validated(TrialConfig, config, "the benchmark"))
-        whole = self.trial.plan.train
-        rows = torch.arange(images)
+    frozen: bool = False
+    channels_last: bool = False
+    resident: bool = False
+    keeps_memory: bool = False
+    pooled: bool = False
+    engine: bool = False
+
+
+class Arm:
+    """One training of the same network on the same data with the same optimizer; `epoch` trains for an epoch."""
+
+    def __init__(self, network: str, batch: int, images: int, measures: Measures, seed: int = 0) -> None:
+        torch.set_num_threads(1)
+        torch.manual_seed(seed)
+        trial = Trial(validated(TrialConfig, _config(network, batch, seed), "the benchmark"))
+        whole, rows = trial.plan.train, torch.arange(images)
         pixels = whole.images[rows] if network in LENETS else torch.randint(256, (images, 3, 32, 32), dtype=torch.uint8)
-        self.split, self.batch = Split(pixels, whole.labels[rows]), batch
-        self.plan = dataclasses.replace(self.trial.plan, train=self.split, epochs=10_000, validate_every=10_000)
-        self._state = State()
-
-    def make(self, wrapper: type[Plain], *, frozen: bool, is_resident: bool) -> tuple[nn.Module, Callable[[], None]]:
-        """A user's network and its epoch."""
-        model, batches = self._network(wrapper), resident if is_resident else loaded
-        optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9, weight_decay=5e-4)
+        split, self.held = Split(pixels, whole.labels[rows]), trial.validation
+        if measures.engine:
+            self.model: nn.Module = trial.network
+            results = train(replace(trial.plan, train=split, epochs=10_000, validate_every=10_000), State())
+            self.epoch: Callable[[], object] = lambda: next(results)
+            return
+        core = trial.network.core.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        core = core if measures.pooled else written_plainly(core)
+        memory_format = torch.channels_last if measures.channels_last else torch.contiguous_format
+        model = Plain(core, float(trial.network.mean.mean()), float(trial.network.std.mean()), memory_format).train()
+        optimizer = torch.optim.SGD(model.parameters(), LEARNING_RATE, momentum=0.9, weight_decay=5e-4)
         theirs = torchattacks.PGD(model, eps=EPSILON, alpha=STEP_SIZE, steps=ATTACK_STEPS, random_start=True)
-        attack = (lambda images, labels: pgd(model, images, labels)) if frozen else theirs
-        return model, lambda: loop(model, optimizer, batches(self.split, self.batch), attack)
+        attack = (lambda images, labels: pgd(model, images, labels)) if measures.frozen else theirs
+        batches = resident if measures.resident else loaded
+        self.model, self.epoch = model, lambda: loop(model, optimizer, batches(split, batch), attack)
 
-    def engine(self) -> Callable[[], None]:
-        """`sweep`'s own epoch."""
-        results = train(self.plan, self._state)
-        return lambda: next(results) and None
 
-    def _network(self, wrapper: type[Plain]) -> Plain:
-        network = self.trial.network
-        config = self.trial.config
-        core = config.model.build(self.split.images.shape[1], tuple(self.split.images.shape[2:]), 10)
-        core.load_state_dict(network.core.state_dict())
-        if wrapper is LastingPlain:
-            core = core.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return wrapper(core, float(network.mean.mean()), float(network.std.mean())).train()
+class Process:
+    """An arm in a process of its own: what one sets for a process, its way with memory, touches no other arm."""
+
+    def __init__(self, network: str, batch: int, images: int, measures: Measures) -> None:
+        self._pool = ProcessPoolExecutor(1, get_context("spawn"), _begin, (network, batch, images, measures))
+
+    def seconds(self) -> float:
+        """One epoch's CPU seconds."""
+        return self._pool.submit(_epoch).result()
+
+
+def _begin(network: str, batch: int, images: int, measures: Measures) -> None:
+    global _arm  # noqa: PLW0603  # a worker process holds one
+    if not (measures.keeps_memory or measures.engine):
+        sweep.trial.keep_freed_memory = lambda: None
+    _arm = Arm(network, batch, images, measures)
+
+
+def _epoch() -> float:
+    began = time.process_time()
+    _arm.epoch()
+    return time.process_time() - began
 
 
 def _config(network: str, batch: int, seed: int) -> dict[str, Any]:
@@ -134,30 +176,34 @@ def _config(network: str, batch: int, seed: int) -> dict[str, Any]:
         "model": {"name": "lenet5", "variant": network} if network in LENETS else network,
         "threat_model": {"name": "linf", "epsilon": EPSILON},
         "defense": {"name": "adversarial_training", "epsilon": EPSILON, "attack": attack},
-        "optimizer": {"name": "sgd", "learning_rate": 0.05, "weight_decay": 5e-4, "momentum": 0.9},
+        "optimizer": {"name": "sgd", "learning_rate": LEARNING_RATE, "weight_decay": 5e-4, "momentum": 0.9},
         "epochs": 1,
         "batch_size": batch,
         "seed": seed,
     }
 
 
-def compare(arms: Arms, rounds: int) -> None:
+ARMS = {
+    "torchattacks in a DataLoader's loop": Measures(),
+    "+ the input's gradient only": Measures(frozen=True),
+    "+ channels_last": Measures(True, True),
+    "+ data resident": Measures(True, True, True),
+    "+ freed memory kept": Measures(True, True, True, True),
+    "+ convolution and pool as one": Measures(True, True, True, True, True),
+    "the engine": Measures(engine=True),
+}
+
+
+def compare(network: str, batch: int, steps: int, rounds: int) -> None:
     """Samples a second of every arm, in turns."""
-    epochs = {
-        "torchattacks in a DataLoader's loop": arms.make(Plain, frozen=False, is_resident=False)[1],
-        "+ the input's gradient only": arms.make(Plain, frozen=True, is_resident=False)[1],
-        "+ channels_last": arms.make(LastingPlain, frozen=True, is_resident=False)[1],
-        "+ data resident": arms.make(LastingPlain, frozen=True, is_resident=True)[1],
-        "the engine": arms.engine(),
-    }
-    times: dict[str, list[float]] = {name: [] for name in epochs}
+    processes = {name: Process(network, batch, batch * steps, measures) for name, measures in ARMS.items()}
+    times: dict[str, list[float]] = {name: [] for name in ARMS}
     for number in range(rounds + 1):
-        for name, epoch in epochs.items():
-            began = time.process_time()
-            epoch()
+        for name, process in processes.items():
+            seconds = process.seconds()
             if number:  # the first round warms up
-                times[name].append(time.process_time() - began)
-    first, size = times["torchattacks in a DataLoader's loop"], len(arms.split.labels)
+                times[name].append(seconds)
+    first, size = times["torchattacks in a DataLoader's loop"], batch * steps
     print("| | samples a CPU second, median | least | most | times the first, median |\n|---|---|---|---|---|")
     for name, taken in times.items():
         rates = sorted(size / seconds for seconds in taken)
@@ -169,16 +215,14 @@ def accuracies(network: str, batch: int, images: int, epochs: int) -> None:
     """Clean and PGD-10 accuracy of 1,000 validation images after the plain loop and after the engine, by seed."""
     print("\n| seed | the loop: clean | PGD-10 | the engine: clean | PGD-10 |\n|---|---|---|---|---|")
     for seed in range(3):
-        torch.manual_seed(seed)
-        arms = Arms(network, batch, images, seed)
-        held = Split(arms.trial.validation.images[:1000], arms.trial.validation.labels[:1000])
-        model, epoch = arms.make(Plain, frozen=False, is_resident=False)
-        ours = arms.engine()
-        for _ in range(epochs):
-            epoch()
-            ours()
-        found = [judged(each, held.pixels(torch.arange(1000)), held.labels) for each in (model, arms.trial.network)]
-        print("| " + " | ".join([str(seed), *(f"{figure:.1%}" for pair in found for figure in pair)]) + " |")
+        found = [f"{seed}"]
+        for measures in (Measures(), Measures(engine=True)):
+            arm = Arm(network, batch, images, measures, seed)
+            for _ in range(epochs):
+                arm.epoch()
+            clean, attacked = judged(arm.model, arm.held.pixels(torch.arange(1000)), arm.held.labels[:1000])
+            found += [f"{clean:.1%}", f"{attacked:.1%}"]
+        print(f"| {' | '.join(found)} |", flush=True)
 
 
 def judged(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, float]:
@@ -201,11 +245,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--accuracy", action=argparse.BooleanOptionalAction, default=True)
     given = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    compare(Arms(given.network, given.batch, given.batch * given.steps), given.rounds)
+    compare(given.network, given.batch, given.steps, given.rounds)
     if given.accuracy:
-        accuracies(given.network, given.batch, images=100 * given.batch, epochs=2)
+        accuracies(given.network, given.batch, images=100 * given.batch, epochs=EPOCHS)
 
 
 if __name__ == "__main__":

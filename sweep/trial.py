@@ -28,7 +28,7 @@ from sweep.judgement import judged, tested
 from sweep.models.batch_norm import split_batch_norm
 from sweep.models.network import Network
 from sweep.objective import Rank
-from sweep.resources import choose_device, reset_peak_memory
+from sweep.resources import choose_device, keep_freed_memory, reset_peak_memory
 from sweep.seeding import layer_randomness
 from sweep.training import EpochResult, Plan, State, train
 from sweep.validity import IMAGES, Known, Subject, Validity, collapse, examine
@@ -53,6 +53,7 @@ class Trial:
 
     def __init__(self, config: TrialConfig, folder: Path | None = None, *, checkpoint_seconds: float = 0.0) -> None:
         torch.set_num_threads(config.threads)
+        keep_freed_memory()
         self.config = config
         self.folder = folder
         self.checkpoint_seconds = checkpoint_seconds

@@ -14,6 +14,7 @@ from torch import nn
 
 from sweep.errors import ConfigurationError
 from sweep.models.activations import ActivationName, activation
+from sweep.models.pooled import PooledConvolution
 from sweep.registry import Component, named
 
 
@@ -36,7 +37,7 @@ NamedModel = Annotated[SerializeAsAny[Model], named("model")]
 
 @dataclass(frozen=True)
 class Convolution:
-    """A convolution with an activation, and 2x2 max pooling after it if `pool`."""
+    """A convolution with an activation; if `pool`, of stride 1 and with 2x2 max pooling too."""
 
     maps: int
     kernel: int
@@ -64,15 +65,17 @@ def convolutional_network(
     _refuse_too_small(convolutions, size)
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for number, convolution in enumerate(convolutions, 1):
-        layers[f"conv{number}"] = nn.Conv2d(
-            channels, convolution.maps, convolution.kernel, stride=convolution.stride, padding=convolution.padding
+        maps, kernel, padding = convolution.maps, convolution.kernel, convolution.padding
+        # ReLU gives the same bits on either side of the pool, and behind it has a quarter of the work.
+        pools_first = convolution.pool and activation_name == "relu"
+        layers[f"conv{number}"] = (
+            PooledConvolution(channels, maps, kernel, padding)
+            if pools_first
+            else nn.Conv2d(channels, maps, kernel, stride=convolution.stride, padding=padding)
         )
-        after = {f"conv{number}_activation": activation(activation_name)}
-        if convolution.pool:
-            pool = {f"conv{number}_pool": nn.MaxPool2d(2)}
-            # ReLU gives the same bits on either side, forward and backward, and behind the pool a quarter of the work.
-            after = pool | after if activation_name == "relu" else after | pool
-        layers.update(after)
+        layers[f"conv{number}_activation"] = activation(activation_name)
+        if convolution.pool and not pools_first:
+            layers[f"conv{number}_pool"] = nn.MaxPool2d(2)
         channels, size = convolution.maps, convolution.output_size(size)
     features = channels * size[0] * size[1]
     layers["flatten"] = nn.Flatten()

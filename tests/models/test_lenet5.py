@@ -113,26 +113,29 @@ def _accuracy(network: Network, images: Tensor, labels: Tensor) -> float:
     return (guesses == labels).sum().item() / len(labels)
 
 
-def test_pooling_before_relu_changes_no_bit() -> None:
-    """Images with much background: many equal values in a window, all below ReLU's bend or all above it."""
+def test_a_network_gives_what_its_layers_give_as_users_write_them() -> None:
+    """Convolution, ReLU, pool: one after the other, against pooling first, in the convolution's layer."""
     torch.manual_seed(0)
-    fast = LeNet5(variant="lecun1998").build(1, (28, 28), 10)
+    fast = LeNet5(variant="lecun1998").build(1, (28, 28), 10).double()
     parts = dict(fast.named_children())
-    names = [name for name in parts if not name.endswith(("_pool", "_activation")) or "linear" in name]
-    written = [[parts[name]] for name in names]
-    for number in (1, 2):
-        written[names.index(f"conv{number}")] += [nn.ReLU(), nn.MaxPool2d(2)]
-    slow = nn.Sequential(*[layer for layers in written for layer in layers])
-    images = torch.rand(32, 1, 28, 28) * (torch.rand(32, 1, 28, 28) > 0.8)
+    written: list[nn.Module] = []
+    for name, layer in parts.items():
+        if isinstance(layer, nn.Conv2d):
+            written.append(nn.Conv2d(layer.in_channels, layer.out_channels, 5, padding=layer.padding).double())  # type: ignore[arg-type]
+            written[-1].load_state_dict(layer.state_dict())
+        elif name.startswith("conv"):
+            written += [nn.ReLU(), nn.MaxPool2d(2)]
+        else:
+            written.append(layer)
+    images = torch.rand(32, 1, 28, 28, dtype=torch.float64)
     found = []
-    for network in (fast, slow):
+    for network in (fast, nn.Sequential(*written)):
         network.zero_grad()
         attacked = images.clone().requires_grad_(True)
         logits = network(attacked)
         nn.functional.cross_entropy(logits, torch.arange(32) % 10).backward()  # type: ignore[no-untyped-call]
-        assert attacked.grad is not None
-        weights = parts["conv1"].weight.grad
-        assert isinstance(weights, Tensor)
-        found.append((logits.detach(), attacked.grad, weights.clone()))
-    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
-    assert list(parts).index("conv1_pool") < list(parts).index("conv1_activation")
+        gradients = [parameter.grad.clone() for parameter in network.parameters() if parameter.grad is not None]
+        assert len(gradients) == 10 and attacked.grad is not None
+        found.append([logits.detach(), attacked.grad, *gradients])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
