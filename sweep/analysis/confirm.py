@@ -41,7 +41,8 @@ class Confirmed:
     luck: float  # by how much these are worse on average: same images, same attack, so it was chance
     outside: tuple[str, ...]  # the objective's bounds that it does not keep with fresh seeds, in words
     test: dict[str, float]  # mean accuracies over the same seeds as the worst case's, by metric
-    worst_case: Interval  # on the test split, under every attack; a diverged training withstands nothing
+    clean: Interval  # on the test split, unattacked; a diverged training is right about nothing
+    worst_case: Interval  # the same under every attack
     images: int  # of the test split
     ends: tuple[str, ...]  # of its trainings, also of those that have not begun
     suspect: tuple[str, ...]  # the validity checks that any of its networks failed
@@ -77,9 +78,11 @@ def outcome(folder: StudyFolder) -> list[Confirmed]:
     rng = np.random.default_rng(derive(study.seed, "bootstrap"))
     verdicts = [candidate.verdicts() for candidate in found]
     intervals, comparisons = analyse(verdicts, rng)
+    cleans, _ = analyse([candidate.verdicts("clean") for candidate in found], rng)
+    images = verdicts[0].shape[1]
     return [
-        candidate.summed_up(study.objective[0], spread, held.shape[1], comparison)
-        for candidate, held, spread, comparison in zip(found, verdicts, intervals, [None, *comparisons], strict=True)
+        candidate.summed_up(study.objective[0], clean, worst_case, images, comparison)
+        for candidate, clean, worst_case, comparison in zip(found, cleans, intervals, [None, *comparisons], strict=True)
     ]
 
 
@@ -194,14 +197,17 @@ class _Candidate:
         """Of each completed training, those of the epoch that counts."""
         return [trial.best["metrics"] for trial in self.completed if trial.best]
 
-    def verdicts(self) -> Verdicts:
-        """Who withstood every attack, [seeds, examples]: of a diverged training, nobody."""
+    def verdicts(self, under: str = "worst_case") -> Verdicts:
+        """Who withstood every attack, or is right where it stands ("clean"), [seeds, examples]: of a diverged training,
+        nobody."""
         files = [self.folder.trial(trial.number) / VERDICTS for trial in self.completed]
-        held = np.stack([load_weights(file)["worst_case"].numpy() for file in files])
+        held = np.stack([load_weights(file)[under].numpy() for file in files])
         diverged = sum(trial.end == "diverged" for trial in self.trainings)
         return np.concatenate([held, np.zeros((diverged, held.shape[1]), dtype=bool)])
 
-    def summed_up(self, goal: Goal, worst_case: Interval, images: int, comparison: Comparison | None) -> Confirmed:
+    def summed_up(
+        self, goal: Goal, clean: Interval, worst_case: Interval, images: int, comparison: Comparison | None
+    ) -> Confirmed:
         confirmation, place = self.confirmation, self.place
         fresh, searched = tuple(figure[goal.metric] for figure in self.figures), confirmation.values[place]
         return Confirmed(
@@ -214,6 +220,7 @@ class _Candidate:
             luck=(searched - float(np.mean(fresh))) * (1 if goal.direction == "maximize" else -1),
             outside=_outside(goal, self.figures),
             test=_means([trial.final for trial in self.completed], self.ends.count("diverged")),
+            clean=clean,
             worst_case=worst_case,
             images=images,
             ends=self.ends,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -169,6 +170,7 @@ def _search(
     from sweep.cli.progress import Progress
     from sweep.cli.verdict import show_confirmation, show_openings
     from sweep.orchestration import search as searching
+    from sweep.orchestration.folder import StudyFolder
     from sweep.tracking.home import uri_of
     from sweep.tracking.mirror import standing
     from sweep.tracking.mlflow import Mirror
@@ -189,6 +191,7 @@ def _search(
             _run_trials(search, address, in_process)
         finally:
             written = results.write(search.ledger, folder.path)
+    reconsider(StudyFolder(folder.searched() or folder.path))
     unsent = _wait_for(mirror, progress.say)
     options = _options(folder.path.parent, address, uri, in_process)
     if study.confirms:
@@ -203,6 +206,19 @@ def _search(
     if unsent:
         tables.show_unsent(folder.path.name, options, unsent, mirror.last_error)
     return search.interrupted
+
+
+def reconsider(searched: StudyFolder) -> None:
+    """The tables of a searched study once more where its confirmations disbelieve what it believed; whoever runs it at
+    the moment does so at the end."""
+    from sweep.analysis import results
+    from sweep.analysis.opening import reconsidered
+    from sweep.errors import StudyError
+
+    ledger = reconsidered(searched)
+    if any(trial.refuted for trial in ledger):
+        with suppress(StudyError), searched.owned():
+            results.write(ledger, searched.path)
 
 
 def _wait_for(mirror: JournalMirror, say: Callable[[str], None]) -> int:

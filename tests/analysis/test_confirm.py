@@ -80,6 +80,8 @@ def test_a_lucky_value_shrinks(confirmed: StudyFolder) -> None:
     assert best.shrinkage == pytest.approx(0.9 - best.worst_case.mean)
     assert best.shrinkage > 0.1
     assert best.worst_case.low <= best.worst_case.mean <= best.worst_case.high
+    assert best.clean.mean == pytest.approx(best.test["test/clean_accuracy"])
+    assert best.clean.low < best.clean.mean < best.clean.high
     assert baseline.is_baseline
     claim = verdict(confirmed.study(), [best, baseline])[0]
     assert "over 2 seeds and 300 images; the search had said 0.900" in claim
@@ -288,7 +290,8 @@ def test_what_was_not_believed_when_confirmed_is_no_best(tmp_path: Path, capsys:
         number = asked(search).number
         report(search, number, 1, 0.9)
         search.hear({"trial": number, "end": "completed", "final": {}, "error": None, "validity": validity})
-    save_weights(confirming.trial(number) / VERDICTS, {"worst_case": torch.ones(10, dtype=torch.bool)})
+    held = torch.ones(10, dtype=torch.bool)
+    save_weights(confirming.trial(number) / VERDICTS, {"clean": held, "worst_case": held.clone()})
     ledger = folder.ledger()
     assert disbelieved(folder, ledger) == {2: ["V10"]}
     assert choose.best(folder, ledger).trial.number == 3

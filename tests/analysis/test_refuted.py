@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from test_confirm import searched, selection
@@ -15,6 +16,7 @@ from sweep.analysis.opening import begin, newest_for, reconsidered, select
 from sweep.analysis.report import page, tables
 from sweep.analysis.standing import standing
 from sweep.checkpoint import save_weights
+from sweep.cli.run import reconsider
 from sweep.cli.tables import show_results
 from sweep.cli.verdict import show_confirmation
 from sweep.orchestration.folder import StudyFolder
@@ -35,7 +37,8 @@ def refuted(tmp_path: Path) -> StudyFolder:
         report(search, number, 1, 0.9)
         final = FINAL | {"test/clean_accuracy": 0.95}
         search.hear({"trial": number, "end": "completed", "final": final, "error": None, "validity": validity})
-    save_weights(confirming.trial(number) / VERDICTS, {"worst_case": torch.ones(10, dtype=torch.bool)})
+    held = torch.ones(10, dtype=torch.bool)
+    save_weights(confirming.trial(number) / VERDICTS, {"clean": held, "worst_case": held.clone()})
     return folder
 
 
@@ -45,6 +48,13 @@ def test_the_report_counts_it_and_gives_it_no_place(refuted: StudyFolder) -> Non
     assert "No trial is suspect" not in text
     header, rows = tables.by_defense(refuted.study(), reconsidered(refuted))
     assert [row[header.index("trial")] for row in rows] == ["3", "0"]
+
+
+def test_the_parquet_file_says_what_the_report_says(refuted: StudyFolder) -> None:
+    reconsider(refuted)
+    rows = {row["trial"]: row for row in pq.read_table(refuted.path / "results.parquet").to_pylist()}
+    assert (rows[2]["validity"], rows[2]["suspect"]) == ("suspect", "V10")
+    assert rows[3]["validity"] != "suspect"
 
 
 def test_neither_status_nor_a_comparison_shows_it(refuted: StudyFolder, capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,7 +85,8 @@ def test_the_confirmations_table_marks_it_and_compares_it_with_nothing(
         report(search, number, 1, 0.3)
         final = FINAL | {"test/clean_accuracy": 0.85}
         search.hear({"trial": number, "end": "completed", "final": final, "error": None, "validity": None})
-    save_weights(confirming.trial(number) / VERDICTS, {"worst_case": torch.zeros(10, dtype=torch.bool)})
+    held = torch.zeros(10, dtype=torch.bool)
+    save_weights(confirming.trial(number) / VERDICTS, {"clean": held, "worst_case": held.clone()})
     show_confirmation(confirming)
     printed = capsys.readouterr().out
     assert re.search(r" 2 +0\.900 .*\n *\(suspect\)", printed), printed

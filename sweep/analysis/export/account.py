@@ -59,10 +59,11 @@ def of_seeds(chosen: Chosen) -> Figures | None:
     ]
     rows = [load_weights(training / VERDICTS) for training in trainings]
     rows += [{name: torch.zeros_like(held) for name, held in rows[0].items()}] * candidate.ends.count("diverged")
-    labels = ["clean", *(attack.label for attack in confirms.attacks)]
+    labels = [attack.label for attack in confirms.attacks]
     rng = np.random.default_rng(derive(confirmation.folder.study().seed, "export"))
     intervals, _ = analyse([np.stack([row[label].numpy() for row in rows]) for label in labels], rng)
-    accuracies = dict(zip(labels, intervals, strict=True)) | {"worst case": candidate.worst_case}
+    attacked = dict(zip(labels, intervals, strict=True))
+    accuracies = {"clean": candidate.clean, **attacked, "worst case": candidate.worst_case}
     return Figures("test", len(rows[0]["clean"]), len(rows), accuracies)
 
 

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from sweep.analysis.confirm import Confirmed
+from sweep.analysis.confirm import Confirmed, spread
 from sweep.analysis.report import theme
 from sweep.analysis.results import best_by_defense, pareto
+from sweep.analysis.statistics import Interval
 from sweep.objective import Maximize
 from sweep.study import Study
 from sweep.tracking.ledger import Ledger, TrialRecord
@@ -44,7 +45,7 @@ def clean_against_adversarial(study: Study, ledger: Ledger, found: Sequence[Conf
     _confirmed_points(figure, found, theme.colours(ledger))
     ranked = ledger.ranked(goal)
     best = _points_of([*ranked[: len(ranked) // 2], *best_by_defense(ledger, goal)], goal.metric)
-    box = _box([*best, *((one.test["test/clean_accuracy"], one.worst_case.mean) for one in found)])
+    box = _box([*best, *((one.clean.mean, one.worst_case.mean) for one in found)])
     whole = _box(_points_of(shown, goal.metric))
     if len(shown) < _CROWD or not box or not whole or not _is_corner(box, whole):
         return [figure]
@@ -68,7 +69,7 @@ def confirmed(ledger: Ledger, found: Sequence[Confirmed]) -> go.Figure | None:
             mode="markers",
             showlegend=False,
             marker={"size": 12, "color": palette[one.defense], "symbol": "x" if one.suspect else "circle"},
-            error_x=_arms(one),
+            error_x=_arms(one.worst_case),
             hovertemplate=f"%{{x:.3f}} [{one.worst_case.low:.3f}, {one.worst_case.high:.3f}]<extra>%{{y}}</extra>",
         )
     figure.add_scatter(
@@ -141,7 +142,7 @@ def _points(figure: go.Figure, trials: Sequence[TrialRecord], metric: str, colou
 def _confirmed_points(figure: go.Figure, found: Sequence[Confirmed], palette: Mapping[str, str]) -> None:
     for place, one in enumerate(found):
         figure.add_scatter(
-            x=[one.test["test/clean_accuracy"]],
+            x=[one.clean.mean],
             y=[one.worst_case.mean],
             mode="markers",
             name="confirmed, test split, every attack",
@@ -153,14 +154,15 @@ def _confirmed_points(figure: go.Figure, found: Sequence[Confirmed], palette: Ma
                 "color": palette[one.defense],
                 "line": {"width": 2, "color": theme.GREY},
             },
-            error_y=_arms(one),
-            hovertemplate=f"trial {one.number}, confirmed<br>clean %{{x:.4f}}<br>worst case %{{y:.4f}}"
+            error_x=_arms(one.clean),
+            error_y=_arms(one.worst_case),
+            hovertemplate=f"trial {one.number}, confirmed<br>clean {spread(one.clean)}<br>worst case "
+            f"{spread(one.worst_case)}"
             f"<extra>{one.defense}</extra>",
         )
 
 
-def _arms(one: Confirmed) -> dict[str, object]:
-    middle = one.worst_case
+def _arms(middle: Interval) -> dict[str, object]:
     return {
         "type": "data",
         "symmetric": False,

@@ -119,7 +119,7 @@ def _row(trial: TrialRecord, metrics: dict[str, str], goal: Goal) -> list[str]:
 
 
 def _confirmed_row(one: Confirmed, first: Confirmed, labels: list[str]) -> list[str]:
-    clean, worst = one.test["test/clean_accuracy"], one.worst_case.mean
+    clean, worst = one.clean.mean, one.worst_case.mean
     is_believed = not one.suspect and not first.suspect  # else neither is better nor worse
     comparison = one.comparison if is_believed else None
     gap = comparison.difference if comparison else None
@@ -128,7 +128,7 @@ def _confirmed_row(one: Confirmed, first: Confirmed, labels: list[str]) -> list[
         str(one.number),
         number(one.searched),
         number(one.validation),
-        number(clean),
+        spread(one.clean),
         *(number(one.test.get(f"test/{label}/{_ACCURACY}")) for label in labels),
         spread(one.worst_case),
         number(clean - worst),
