@@ -68,9 +68,11 @@ def show_preview(study: Study) -> None:
 
 def _promoted(steps: list[Step]) -> str:
     """About how many trials are trained for how long."""
-    *shorter, whole = (f"{step.trials:.0f} for {step.epochs} epochs" for step in steps)
+    *shorter, whole = steps
+    told = ", ".join([f"{step.trials:.0f} for {step.epochs}" for step in shorter])
     cost = describe_cost(sum(step.cost for step in steps))
-    return f"promotion: about {', '.join(shorter)} and {whole}, in whole; about {cost} gradient evaluations"
+    in_whole = f"{whole.trials:.0f} for all {whole.epochs} epochs"
+    return f"promotion: about {told} and {in_whole}; about {cost} gradient evaluations, all at the costliest"
 
 
 def _bounds(bounds: dict[str, Any]) -> str:

@@ -199,6 +199,26 @@ def test_ctrl_c_then_a_killed_driver_and_still_every_figure_is_the_unbroken_ones
     assert figures(folder) == figures(unbroken.path)
 
 
+@pytest.mark.slow
+def test_trials_are_promoted_while_others_run(tmp_path: Path, ray_folder: None) -> None:
+    rule = Asha(kind="promotion", grace_period=1, reduction_factor=2)
+    folder = StudyFolder.create(tmp_path, tiny(concurrency=2, budget=Budget(trials=9), early_stopping=rule)).path
+    ends_well(start(folder))
+
+    check_that_nothing_is_doubled(events(folder), 9)
+    ledger = StudyFolder(folder).ledger()
+    assert len(ledger.promoted) == len({*ledger.promoted.values()}) >= 2
+    for shorter, longer in ledger.promoted.items():
+        trial, source = ledger.trials[longer], ledger.trials[shorter]
+        assert trial.epoch == trial.config["epochs"] > source.epoch == source.config["epochs"]
+        assert trial.config | {"epochs": 0} == source.config | {"epochs": 0}
+    assert {trial.end for trial in ledger if not trial.is_whole} == {"stopped"}
+    for longer in ledger.promoted.values():  # from scratch, and to the same figures alone
+        kept, trial = figures(folder)[longer], ledger.trials[longer]
+        alone = {one.epoch: one.metrics for one in Trial(validated(TrialConfig, trial.config, "trial")).run()}
+        assert all(metrics.items() <= alone[epoch].items() for epoch, metrics in kept["reports"].items())
+
+
 def test_a_trial_that_this_machine_can_never_hold_is_refused(tmp_path: Path, ray_folder: None) -> None:
     folder = StudyFolder.create(tmp_path, tiny(per_trial=Resources(cpus=512))).path
     driver = start(folder)
