@@ -1,6 +1,6 @@
 """Stopping or promotion: which kind of ASHA finds more for the same gradient evaluations?
 
-    python benchmarks/promotion.py --configurations 18 --seeds 0 1 2 --schedule step --kept trainings.jsonl
+    python benchmarks/promotion.py --configurations 12 --seeds 0 1 2 --schedule step --kept trainings.jsonl
 
 Configurations of the digits study's space, drawn by chance with each seed, are trained whole and, with all schedules
 compressed, for the epochs of each rung; `--schedule` sets the learning rate's. A line of `--kept` holds each training,
@@ -41,7 +41,7 @@ METRIC = "validation/pgd_10/adversarial_accuracy"
 SPACE = Path(__file__).parent.parent / "search_spaces" / "digits.py"
 IMAGES = 300  # that an accuracy is measured on
 GRACES, FACTOR = (3, 9), 3  # of 25 epochs: rungs at 3 and 9, or at 9
-SHARES = (1 / 8, 1 / 4, 1 / 3, 1 / 2)  # of what training all in whole costs
+SHARES = (1 / 4, 1 / 3, 1 / 2)  # of what training all in whole costs
 GOAL = Goal(metric=METRIC)
 
 
@@ -189,7 +189,7 @@ def judge(known: Sequence[Configuration], orders: int, workers: int) -> None:
     levels = [one.level for one in known]
     top, whole = max(levels), sum(one.whole.spent[-1] for one in known if one.whole.spent)
     error = (top * (1 - top) / IMAGES) ** 0.5
-    print(f"\n{len(known)} configurations, the best {top:.3f}, standard error {error:.3f}")
+    print(f"{len(known)} configurations, the best {top:.3f}, standard error {error:.3f}")
     for epochs in sorted(known[0].by_epochs)[:-1]:
         stopped = [max([0.0, *one.whole.values[:epochs]]) for one in known]
         compressed = [max([0.0, *one.by_epochs[epochs].values]) for one in known]
@@ -210,7 +210,7 @@ def judge(known: Sequence[Configuration], orders: int, workers: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--configurations", type=int, default=18, help="of each seed")
+    parser.add_argument("--configurations", type=int, default=12, help="of each seed")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--schedule", default="step", help="the learning rate's; default: as the space has it")
     parser.add_argument("--kept", type=Path, required=True, help="where the trainings are kept")
@@ -218,12 +218,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=4)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    pools = [list(configurations(seed, given.configurations, given.schedule, given.kept)) for seed in given.seeds]
-    for pool in pools:
-        judge(pool, given.orders, given.workers)
-    if len(pools) > 1:
-        print("\nall of them together")
-        judge([one for pool in pools for one in pool], given.orders, given.workers)
+    count, schedule = given.configurations, given.schedule
+    known = [one for seed in given.seeds for one in configurations(seed, count, schedule, given.kept)]
+    judge(known, given.orders, given.workers)
 
 
 if __name__ == "__main__":
