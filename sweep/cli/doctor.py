@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sweep.cli.inspect import DEFAULT_STUDIES, AsJson, Studies
-from sweep.cli.run import Address
+from sweep.cli.run import Address, StorageUri
 from sweep.cli.tracking import TrackingUri
 
 if TYPE_CHECKING:
@@ -27,13 +27,14 @@ def doctor(
     ] = None,
     studies: Studies = DEFAULT_STUDIES,
     address: Address = None,
+    storage: StorageUri = None,
     tracking_uri: TrackingUri = None,
     as_json: AsJson = False,
 ) -> None:
     """Look whether a sweep can run on this machine, or on every node of a cluster, and say what to mend.
 
-    Versions, GPUs, one folder of studies for all, room on the disks, MLflow; with a file, its data, which are decoded
-    for the trials to come. Exit code 1: something is to be mended.
+    Versions, GPUs, one folder or store of studies for all, room on the disks, MLflow; with a file, its data, which are
+    decoded for the trials to come. Exit code 1: something is to be mended.
 
     Example: sweep doctor search_spaces/digits.py --address auto --studies /mnt/sweep/studies
     """
@@ -43,7 +44,10 @@ def doctor(
     study = load_study(file) if file else None
     check_address(address, in_process=False)
     dataset = study.trial_config(next(study.space.corners()), 0).dataset if study else None
-    found = [*_machines(studies, address, dataset), *_tracking(tracking_uri, study.name if study else "doctor")]
+    found = [
+        *_machines(storage or studies, address, dataset),
+        *_tracking(tracking_uri, study.name if study else "doctor"),
+    ]
     wrong = [finding for finding in found if finding.remedy]
     if as_json:
         typer.echo(json.dumps({"well": not wrong, "findings": [asdict(finding) for finding in found]}, indent=2))
@@ -53,10 +57,11 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _machines(studies: Path, address: str | None, dataset: Dataset | None) -> Iterator[Finding]:
+def _machines(studies: Path | str, address: str | None, dataset: Dataset | None) -> Iterator[Finding]:
     """Of this machine, where a sweep runs on it alone; of each node of the cluster otherwise."""
+    from sweep.errors import StorageError
     from sweep.orchestration.doctor import Answer, Finding, findings
-    from sweep.orchestration.machine import ONE_PLACE, look, marked
+    from sweep.orchestration.machine import ONE_PLACE, ONE_STORE, look, marked
     from sweep.orchestration.provenance import versions
 
     config = dataset.model_dump(mode="json") if dataset else None
@@ -70,6 +75,9 @@ def _machines(studies: Path, address: str | None, dataset: Dataset | None) -> It
                 answers = ask(address, look, mark, config)
     except OSError as error:
         yield Finding(gethostname(), "storage", f"{studies} cannot be written ({error.strerror})", ONE_PLACE)
+        return
+    except StorageError as error:
+        yield Finding(gethostname(), "storage", str(error), ONE_STORE)
         return
     yield from findings(answers, versions())
 

@@ -18,12 +18,14 @@ from sweep import disk
 from sweep.datasets import NamedDataset
 from sweep.datasets.base import data_directory
 from sweep.datasets.cache import cache_directory
-from sweep.errors import SweepError
+from sweep.errors import StorageError, SweepError
 from sweep.orchestration.provenance import versions
+from sweep.orchestration.storage import Storage, is_uri
 from sweep.registry import Record, validated
 
 Found = tuple[str, str | None]  # what there is; a remedy where that is wrong
 ONE_PLACE = "mount one file system there on every machine, or name another folder with --studies"
+ONE_STORE = "let every machine reach one store, each with credentials of its own (docs/cluster.md says where from)"
 _MARK = "driver"
 
 
@@ -36,9 +38,12 @@ class Data(Record):
 def look(mark: str, dataset: dict[str, Any] | None) -> dict[str, Any]:
     """This machine's versions and GPUs, and by check what was found.
 
-    `mark` is a folder of `marked`; `dataset` is a configuration, None where no data are asked for.
+    `mark` is one of `marked`; `dataset` is a configuration, None where no data are asked for.
     """
-    checks = {"storage": _storage(Path(mark)), "disk": _disk(Path(mark).parent)}
+    if is_uri(mark):
+        checks = {"storage": _store(mark), "disk": _disk()}
+    else:
+        checks = {"storage": _storage(Path(mark)), "disk": _disk(Path(mark).parent)}
     if dataset is not None:
         checks["data"] = _data(dataset)
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
@@ -46,8 +51,17 @@ def look(mark: str, dataset: dict[str, Any] | None) -> dict[str, Any]:
 
 
 @contextmanager
-def marked(studies: Path) -> Iterator[str]:
-    """A folder of this machine's among the studies, for others to find and to write to; gone in the end."""
+def marked(studies: Path | str) -> Iterator[str]:
+    """A folder of this machine's among the studies, or in the store at that URI, for others to find and to write to;
+    gone in the end."""
+    if isinstance(studies, str):
+        mark = Storage(studies) / f"doctor-{uuid4().hex}"
+        mark.write(_MARK, gethostname().encode())
+        try:
+            yield mark.uri
+        finally:
+            mark.delete(_MARK)
+        return
     is_new = not studies.exists()
     studies.mkdir(parents=True, exist_ok=True)
     try:
@@ -74,9 +88,22 @@ def _storage(mark: Path) -> Found:
     return f"{mark.parent}, which {origin} writes to, can be written here", None
 
 
-def _disk(studies: Path) -> Found:
-    """Whether there is room for the studies, for decoded data and for Ray."""
-    places = (studies, cache_directory(), Path(tempfile.gettempdir()))
+def _store(uri: str) -> Found:
+    """Whether the store is the one that the driver writes to, and can be listed, read and written."""
+    try:
+        mark = Storage(uri)
+        origin = mark.read(_MARK)
+        mark.check()
+    except StorageError as error:
+        return str(error), ONE_STORE
+    if origin is None:
+        return f"{mark.parent} is not the store that the driver writes to", ONE_STORE
+    return f"{mark.parent}, which {origin.decode()} writes to, can be written here", None
+
+
+def _disk(*studies: Path) -> Found:
+    """Whether there is room for the studies, for decoded data, and for Ray and the trials at work."""
+    places = (*studies, cache_directory(), Path(tempfile.gettempdir()))
     for place in places:
         if shortage := disk.shortage(place):
             found, _, remedy = shortage.rpartition("; ")

@@ -25,6 +25,7 @@ from sweep.errors import StorageError, StudyError
 from sweep.orchestration import in_process, keeper, lease, storage
 from sweep.orchestration.folder import StudyFolder
 from sweep.orchestration.lease import Lease
+from sweep.orchestration.machine import look
 from sweep.orchestration.search import opened
 from sweep.orchestration.storage import Storage, below
 from sweep.orchestration.worker import Assignment, messages
@@ -123,6 +124,17 @@ def test_a_store_that_refuses_says_what_to_mend(s3: Store, tmp_path: Path) -> No
     finally:
         requests.post(control, data="inf", timeout=10)
     assert not (tmp_path / "studies").exists()
+
+
+def test_doctor_looks_whether_every_machine_reaches_the_same_store(root: str, s3: Store, tmp_path: Path) -> None:
+    assert f"{root}, which {os.uname().nodename} writes to, can be written here" in sweep(
+        "doctor", "--storage", root, "--json", folder=tmp_path
+    )
+    assert Storage(root).files() == {} and list(tmp_path.iterdir()) in ([], [tmp_path / "nfs"])
+    found, remedy = look(below(root, "doctor-that-is-gone"), None)["checks"]["storage"]
+    assert found == f"{root} is not the store that the driver writes to" and "each with credentials" in str(remedy)
+    absent = sweep("doctor", "--storage", s3.uri("absent/x"), "--json", folder=tmp_path, code=1)
+    assert "there is no such bucket" in absent and "each with credentials" in absent
 
 
 @pytest.mark.slow
@@ -281,8 +293,19 @@ def test_a_store_that_is_away_is_waited_for(hasty: None, s3: Store, tmp_path: Pa
     assert "no trial begins until it does" in said[0] and said[1].endswith("answers again") and len(said) == 2
 
 
+def test_a_trial_broken_off_goes_on_from_its_checkpoint_in_the_store(root: str, tmp_path: Path) -> None:
+    """Epochs that it told of are not trained again: they took as many seconds as before, to the last digit."""
+    assignment = asked_of(tmp_path, root, "0000")
+    running = messages(assignment)
+    before = [next(running), next(running), next(running)]
+    del running
+    after = list(messages(assignment))
+    assert [message["metrics"] for message in after[1:3]] == [message["metrics"] for message in before[1:]]
+    assert [message.get("epoch") for message in after] == [None, 1, 2, 3, None] and after[-1]["end"] == "completed"
+
+
 def test_what_a_trial_set_aside_is_set_aside_in_the_store(root: str, tmp_path: Path) -> None:
-    assignment = asked_of(tmp_path, f"{root}", "0000")
+    assignment = asked_of(tmp_path, root, "0000")
     told = messages(assignment)
     while "epoch" not in next(told):
         pass
@@ -293,7 +316,7 @@ def test_what_a_trial_set_aside_is_set_aside_in_the_store(root: str, tmp_path: P
     said = list(messages(assignment))
     assert "the trial begins anew" in next(message["note"] for message in said if "note" in message)
     assert said[-1]["end"] == "completed" and there.read("checkpoint.pt.set-aside-1") == b"damaged"
-    other = asked_of(tmp_path, f"{root}", "0000", seed=1)
+    other = asked_of(tmp_path, root, "0000", seed=1)
     assert list(messages(other))[-1]["end"] == "completed"
     assert "0000.set-aside-1" in there.parent.folders()
     assert json.loads((there.parent / "0000.set-aside-1").read("config.json") or b"") == assignment.config
