@@ -3,9 +3,9 @@
     python benchmarks/scaling.py --nodes 1 2 4 --at-once 10 50 500
 
 Ray nodes on this machine, each with `--places` places, joined as `sweep run --address` joins them: TPE, early stopping,
-journal and MLflow's mirror are those of a sweep, and only the trials sleep, for `--epochs` epochs of `--epoch` seconds.
-Trials an hour count from when every place has ended a trial until the last one begins. Exit code 1 where a cluster
-of several nodes does less than 0.9 of what so many single nodes do.
+journal and MLflow's mirror are those of a sweep, and only the trials sleep, for `--epochs` epochs of `--epoch` seconds,
+one trial after another at each place. Trials an hour are counted in epochs, over 90 seconds in which every place is
+taken. Exit code 1 where a cluster of several nodes does less than 0.9 of what so many single nodes do.
 
 The driver's cost is that of `--at-once` trials on one node, each of which ends an epoch every ten seconds: CPU of the
 driver's process, and what its memory grew by. Beyond `--processes`, more than a machine has room for, the trials are
@@ -44,7 +44,7 @@ from ray import tune
 METRIC = "validation/pgd_10/adversarial_accuracy"
 LEAST_EFFICIENCY = 0.9
 SLOW_EPOCH = 10.0  # seconds of an epoch where the driver's cost is measured
-WINDOW = 60.0  # seconds over which it is
+WINDOW = 90.0  # seconds over which everything is
 RAY = [sys.executable, "-m", "ray.scripts.scripts", "start", "--disable-usage-stats"]
 
 
@@ -108,34 +108,39 @@ def study(trials: int, epochs: int) -> Study:
 
 
 class Meter:
-    """Hears the journal, and notes after each event the time, the driver's CPU time and the trials that run."""
+    """Hears the journal, and from when so many trials run at once until `WINDOW` is over notes after each event the
+    time, the driver's CPU time and the epochs so far; then it interrupts the sweep."""
 
-    def __init__(self) -> None:
-        self.running, self.ended, self.begun = 0, 0, 0
-        self.notes: list[tuple[float, float, int, int, int]] = []
+    def __init__(self, at_once: int) -> None:
+        self.at_once = at_once
         self.search: Search | None = None
-        self.full: float | None = None
-        self.at_once = 0  # trials after which the window opens, at whose end the sweep is interrupted; 0: neither
+        self.running, self.epochs, self.before, self.memory = 0, 0, 0, 0
+        self.notes: list[tuple[float, float, int]] = []
 
     def hear(self, event: Mapping[str, Any]) -> None:
         self.running += {"started": 1, "ended": -1}.get(event["event"], 0)
-        self.begun += event["event"] == "started"
-        self.ended += event["event"] == "ended"
-        now = time.monotonic()
-        self.notes.append((now, time.process_time(), self.begun, self.ended, _resident()))
-        if self.at_once and self.running == self.at_once and event["event"] == "reported":
-            self.full = self.full or now
-            if now > self.full + WINDOW and self.search:
-                self.search.interrupted = True
+        self.epochs += event["event"] == "reported"
+        self.before = self.before or _resident()
+        if not self.notes and self.running < self.at_once:
+            return
+        self.notes.append((time.monotonic(), time.process_time(), self.epochs))
+        if self.search and self.notes[-1][0] > self.notes[0][0] + WINDOW and not self.search.interrupted:
+            self.memory = _resident() - self.before
+            self.search.interrupted = True
+
+    def rates(self) -> tuple[float, float]:
+        """Seconds of CPU and epochs a second, within the window."""
+        (began, used, epochs), *rest = self.notes
+        ended, used_then, epochs_then = next(note for note in rest if note[0] > began + WINDOW)
+        return (used_then - used) / (ended - began), (epochs_then - epochs) / (ended - began)
 
 
-def drive(folder: Path, address: str, trials: int, epochs: int, epoch: float, at_once: int) -> Meter:
-    """`sweep run` of so many sleeping trials on the cluster at `address`."""
+def drive(folder: Path, address: str, epochs: int, epoch: float, at_once: int) -> Meter:
+    """`sweep run` of sleeping trials on the cluster at `address`, which has room for so many at once."""
     Sleeping.epochs, Sleeping.epoch = epochs, epoch
     ray_tune.TrialActor = Sleeping
-    found = StudyFolder.create(folder, study(trials, epochs))
-    mirror, meter = Mirror(found.path, local_uri(found.path), "sleeping"), Meter()
-    meter.at_once = at_once
+    found = StudyFolder.create(folder, study(10**5, epochs))
+    mirror, meter = Mirror(found.path, local_uri(found.path), "sleeping"), Meter(at_once)
     mirror.start()
     with opened(found, meter.hear) as search:
         meter.search = search
@@ -144,22 +149,15 @@ def drive(folder: Path, address: str, trials: int, epochs: int, epoch: float, at
     return meter
 
 
-def throughput(folder: Path, address: str, places: int, rounds: int, epochs: int, epoch: float) -> dict[str, float]:
-    """Trials an hour, once every place has ended one."""
-    notes = drive(folder, address, rounds * places, epochs, epoch, 0).notes
-    first = next(note for note in notes if note[3] >= places)
-    last = next(note for note in notes if note[2] == rounds * places)
-    return {"trials_an_hour": 3600 * (last[3] - first[3]) / (last[0] - first[0])}
+def throughput(folder: Path, address: str, places: int, epochs: int, epoch: float) -> dict[str, float]:
+    _, rate = drive(folder, address, epochs, epoch, places).rates()
+    return {"trials_an_hour": 3600 * rate / epochs}
 
 
 def cost(folder: Path, address: str, at_once: int) -> dict[str, float]:
     """Of the driver, while so many trials run and none begins or ends."""
-    meter = drive(folder, address, at_once, 1000, SLOW_EPOCH, at_once)
-    assert meter.full is not None
-    window = [note for note in meter.notes if meter.full <= note[0] <= meter.full + WINDOW]
-    (began, used, *_), (ended, used_then, *_, memory) = window[0], window[-1]
-    first = next(note for note in meter.notes if note[2] == 1)
-    return {"cpu": 1000 * (used_then - used) / (ended - began), "memory": float(memory - first[4])}
+    meter = drive(folder, address, 1000, SLOW_EPOCH, at_once)
+    return {"cpu": 1000 * meter.rates()[0], "memory": float(meter.memory)}
 
 
 def simulated(folder: Path, at_once: int) -> dict[str, float]:
@@ -221,9 +219,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", type=int, nargs="*", default=[1, 2, 4])
     parser.add_argument("--places", type=int, default=4, help="of each node")
-    parser.add_argument("--rounds", type=int, default=6, help="trials that each place gets")
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--epoch", type=float, default=2.0, help="seconds")
+    parser.add_argument("--epoch", type=float, default=6.0, help="seconds")
     parser.add_argument("--at-once", type=int, nargs="*", default=[10, 50, 500], help="trials, for the driver's cost")
     parser.add_argument("--processes", type=int, default=100, help="the most that this machine has room for")
     parser.add_argument("--measure", help=argparse.SUPPRESS)  # what a process of its own does
@@ -237,7 +234,7 @@ def main() -> None:
     for nodes in given.nodes:
         places = nodes * given.places
         with cluster(nodes, given.places) as address:
-            found = measured("throughput", address, places, given.rounds, given.epochs, given.epoch)["trials_an_hour"]
+            found = measured("throughput", address, places, given.epochs, given.epoch)["trials_an_hour"]
         single = single or found / nodes
         worst = min(worst, found / nodes / single)
         allowed = found * given.epochs * given.epoch / 3600 / places
