@@ -100,14 +100,16 @@ class Runs:
     def _put(self, number: int | None, added: Contents) -> None:
         if added == Contents():
             return
-        if added.name is not None and number not in self._known:
-            tags = {"mlflow.parentRunId": self._known[None], "sweep.trial": str(number)}
-            self._known[number] = self._create(added.name, added.began, tags)
-        if number not in self._known:
-            raise _RefusedError("MLflow has no run of this trial; it was deleted there for good")
-        run = self._known[number]
         with _refusals():
-            self._log(run, added)
+            tags = added.tags
+            if added.name is not None and number not in self._known:
+                tags = {}  # it is made with them: one transaction less
+                parent = {"mlflow.parentRunId": self._known[None], "sweep.trial": str(number)}
+                self._known[number] = self._create(added.name, added.began, added.tags | parent)
+            if number not in self._known:
+                raise _RefusedError("MLflow has no run of this trial; it was deleted there for good")
+            run = self._known[number]
+            self._log(run, added, tags)
             if added.status is not None and added.ended is not None:
                 self._client.set_terminated(run, added.status, end_time=added.ended)
             elif added.status is not None:
@@ -133,13 +135,13 @@ class Runs:
         run = self._client.create_run(self._experiment, start_time=began, run_name=name, tags=tags)
         return str(run.info.run_id)
 
-    def _log(self, run: str, added: Contents) -> None:
+    def _log(self, run: str, added: Contents, tags: Mapping[str, str]) -> None:
         entities = library().entities
         self._client.log_batch(
             run,
             metrics=[entities.Metric(*point) for point in added.points],
             params=[entities.Param(name, value) for name, value in added.params.items()],
-            tags=[entities.RunTag(name, value) for name, value in added.tags.items()],
+            tags=[entities.RunTag(name, value) for name, value in tags.items()],
             synchronous=True,
         )
 
