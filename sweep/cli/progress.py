@@ -115,10 +115,19 @@ class Progress:
     def _ending(self, trial: TrialRecord) -> str:
         metric = self.study.objective[0].metric
         figure = f"{trial.best['metrics'][metric]:.4f}" if trial.best and metric in trial.best["metrics"] else "-"
-        reason = f"  {readable(trial.error)}" if trial.error else ""
+        reason = self._spent(trial) + (f"  {readable(trial.error)}" if trial.error else "")
         reason += f"  promoted from {trial.promoted_from}" if trial.promoted_from is not None else ""
         reason += f"  suspect: {', '.join(trial.validity['suspect'])}" if trial.is_suspect and trial.validity else ""
         return self._line(trial, str(trial.end), figure + reason)
+
+    def _spent(self, trial: TrialRecord) -> str:
+        seconds, validating = trial.timed
+        if not seconds:
+            return ""
+        memory = trial.reports[trial.epoch].get("peak_memory_mb", 0.0)
+        return f"  {seconds:.0f} s, {validating / seconds:.0%} of it validation" + (
+            f"; {memory:.0f} MB" if memory else ""
+        )
 
     def _line(self, trial: TrialRecord, what: str, rest: str) -> str:
         epochs = f"epoch {trial.course}"

@@ -103,6 +103,12 @@ class TrialRecord:
     def gradient_evaluations(self) -> float:
         return self.reports[self.epoch].get("gradient_evaluations", 0.0) if self.reports else 0.0
 
+    @property
+    def timed(self) -> tuple[float, float]:
+        """Seconds of its epochs, and of their validation, which is a part of them."""
+        total = self.reports[self.epoch].get("seconds", 0.0) if self.reports else 0.0
+        return total, sum(report.get("validation/seconds", 0.0) for report in self.reports.values())
+
     def tick(self, now: float | None, *, runs: bool) -> None:
         """Count the seconds until an event (None: nobody knows when the process ended). Does it run on?"""
         if self._since is not None and now is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -51,6 +52,27 @@ class Full(io.StringIO):
     def write(self, text: str) -> int:
         with Path("/dev/full").open("wb", buffering=0) as full:
             return full.write(text.encode())
+
+
+def test_a_trial_ends_with_what_it_cost_its_validation_and_its_memory(tmp_path: Path) -> None:
+    (tmp_path / "tiny.py").write_text(TINY.replace("trials=3", "trials=1"))
+    study, said = load_study(tmp_path / "tiny.py"), io.StringIO()
+    folder = StudyFolder.create(tmp_path, study)
+    with Progress(study) as progress, opened(folder, progress.hear, progress.say) as search:
+        progress.console.file = said
+        progress.follow(search)
+        in_process.run(search)
+    (trial,) = folder.ledger()
+    seconds, validating = trial.timed
+    assert 0 < validating < seconds == trial.reports[2]["seconds"]
+    assert validating == trial.reports[1]["validation/seconds"] + trial.reports[2]["validation/seconds"]
+    cost = re.search(r"completed .*  (\d+) s, (\d+)% of it validation; (\d+) MB", said.getvalue())
+    assert cost is not None, said.getvalue()
+    assert [int(part) for part in cost.groups()] == [
+        round(seconds),
+        round(100 * validating / seconds),
+        round(trial.reports[2]["peak_memory_mb"]),
+    ]
 
 
 def test_a_sweep_whose_output_nobody_takes_goes_on(tmp_path: Path) -> None:

@@ -82,9 +82,10 @@ def cost(ledger: Ledger) -> Table:
         ends = [sum(trial.end == end for trial in trials) for end in ("completed", "stopped")]
         spent = sum(trial.gradient_evaluations for trial in trials)
         share = spent / ledger.gradient_evaluations if ledger.gradient_evaluations else 0.0
-        seconds = sum(_seconds(trial) or 0.0 for trial in trials)
+        seconds, validating = (sum(parts) for parts in zip(*(trial.timed for trial in trials), strict=True))
         counts = [len(trials), *ends, len(trials) - sum(ends)]
         rows.append([defense, *map(str, counts), f"{spent:,.0f}", f"{share:.0%}", f"{seconds:,.0f}"])
+        rows[-1].append(f"{validating / seconds:.0%}" if seconds else "")
     header = [
         "defense",
         "trials",
@@ -93,7 +94,8 @@ def cost(ledger: Ledger) -> Table:
         "other",
         "gradient evaluations",
         "share",
-        "seconds of training",
+        "seconds of epochs",
+        "of them validation",
     ]
     return header, rows
 
