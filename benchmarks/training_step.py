@@ -31,6 +31,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import sweep.trial
 from sweep.configuration import TrialConfig
 from sweep.datasets import Split
+from sweep.models.network import Network
 from sweep.models.pooled import PooledConvolution
 from sweep.registry import validated
 from sweep.training import State, train
@@ -125,24 +126,34 @@ class Arm:
     def __init__(self, network: str, batch: int, images: int, measures: Measures, seed: int = 0) -> None:
         torch.set_num_threads(1)
         torch.manual_seed(seed)
-        trial = Trial(validated(TrialConfig, _config(network, batch, seed), "the benchmark"))
-        whole, rows = trial.plan.train, torch.arange(images)
-        pixels = whole.images[rows] if network in LENETS else torch.randint(256, (images, 3, 32, 32), dtype=torch.uint8)
-        split, self.held = Split(pixels, whole.labels[rows]), trial.validation
+        config = validated(TrialConfig, _config(network, batch, seed), "the benchmark")
+        trial = Trial(config)
+        judged, split, self.held = trial.network, first_images(trial.plan.train, images), trial.validation
+        if network not in LENETS:
+            pixels = torch.randint(256, (images, 3, 32, 32), dtype=torch.uint8)
+            judged, split = Network(config.model.build(3, (32, 32), 10), [0.5], [0.25]), Split(pixels, split.labels)
         if measures.engine:
-            self.model: nn.Module = trial.network
-            results = train(replace(trial.plan, train=split, epochs=10_000, validate_every=10_000), State())
+            self.model: nn.Module = judged
+            optimizer = config.optimizer.build(judged.parameters())
+            plan = replace(trial.plan, network=judged, optimizer=optimizer, train=split)
+            results = train(replace(plan, epochs=10_000, validate_every=10_000), State())
             self.epoch: Callable[[], object] = lambda: next(results)
             return
-        core = trial.network.core.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        core = judged.core.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         core = core if measures.pooled else written_plainly(core)
         memory_format = torch.channels_last if measures.channels_last else torch.contiguous_format
-        model = Plain(core, float(trial.network.mean.mean()), float(trial.network.std.mean()), memory_format).train()
-        optimizer = torch.optim.SGD(model.parameters(), LEARNING_RATE, momentum=0.9, weight_decay=5e-4)
-        theirs = torchattacks.PGD(model, eps=EPSILON, alpha=STEP_SIZE, steps=ATTACK_STEPS, random_start=True)
-        attack = (lambda images, labels: pgd(model, images, labels)) if measures.frozen else theirs
+        model = Plain(core, float(judged.mean.mean()), float(judged.std.mean()), memory_format).train()
+        theirs = torch.optim.SGD(model.parameters(), LEARNING_RATE, momentum=0.9, weight_decay=5e-4)
+        plain = torchattacks.PGD(model, eps=EPSILON, alpha=STEP_SIZE, steps=ATTACK_STEPS, random_start=True)
+        attack = (lambda images, labels: pgd(model, images, labels)) if measures.frozen else plain
         batches = resident if measures.resident else loaded
-        self.model, self.epoch = model, lambda: loop(model, optimizer, batches(split, batch), attack)
+        self.model, self.epoch = model, lambda: loop(model, theirs, batches(split, batch), attack)
+
+
+def first_images(split: Split, count: int) -> Split:
+    """Of the split, over and over where it has fewer."""
+    rows = torch.arange(count) % len(split.labels)
+    return Split(split.images[rows], split.labels[rows])
 
 
 class Process:
@@ -172,7 +183,7 @@ def _epoch() -> float:
 def _config(network: str, batch: int, seed: int) -> dict[str, Any]:
     attack = {"name": "pgd", "num_steps": ATTACK_STEPS, "step_size": STEP_SIZE}
     return {
-        "dataset": "mnist" if network in LENETS else "cifar10",
+        "dataset": "mnist" if network in LENETS else "digits",
         "model": {"name": "lenet5", "variant": network} if network in LENETS else network,
         "threat_model": {"name": "linf", "epsilon": EPSILON},
         "defense": {"name": "adversarial_training", "epsilon": EPSILON, "attack": attack},

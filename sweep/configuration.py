@@ -50,6 +50,7 @@ class TrialConfig(Record):
     )
     augmentation: Augmentation = Field("none", description="random shifts, and mirroring, of training images")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of the network's layers, by autocast")
+    compile: bool = Field(False, description="compile training's passes (torch.compile): pays on a GPU, costs on a CPU")
     validation_attacks: Annotated[tuple[NamedAttack, ...], Several] = Field(
         default=(PGD(num_steps=10),), min_length=1, description="attacks on the validation split after an epoch"
     )
@@ -86,6 +87,8 @@ class TrialConfig(Record):
             mistakes.append(
                 "learning_rate_schedule: adaptive follows adversarial accuracies, and only epsilon may do so"
             )
+        if self.compile and self.defense.differentiates_twice:
+            mistakes.append(f"compile: {self.defense.name} needs second derivatives, which torch.compile does not give")
         if mistakes:
             raise ValueError("\n".join(mistakes))
         return self

@@ -185,12 +185,14 @@ def _unaffordable(study: Study, rule: Asha, branches: list[Branch], *, is_costed
 
 
 def _slow(config: TrialConfig) -> list[str]:
-    if config.precision == "float32" or config.device == "cuda" or computes_bfloat16(choose_device(config.device)):
+    if config.device == "cuda" or (device := choose_device(config.device)).type != "cpu":
         return []
-    return [
-        "precision: this machine's CPU has no bfloat16 and is some thirty times slower in it; take float32, unless the "
-        "trials run elsewhere"
-    ]
+    slow = []
+    if config.compile:
+        slow.append("compile: a CPU compiles for a minute, and is slower after it; leave it out")
+    if config.precision == "bfloat16" and not computes_bfloat16(device):
+        slow.append("precision: this machine's CPU has no bfloat16 and is some thirty times slower in it; take float32")
+    return [f"{text}, unless the trials run elsewhere" for text in slow]
 
 
 def describe_space(study: Study) -> list[tuple[str, str]]:

@@ -273,8 +273,16 @@ def build_network(config: TrialConfig, images: Splits | ImageShape) -> Network:
     with layer_randomness(config.seed, "initialisation", "preprocessing"):
         preprocess = config.defense.preprocessor(images.channels)
     mean, std = config.dataset.statistics(images.channels)
-    draws, precision = config.defense.test_draws, config.precision
-    return Network(core, mean, std, preprocess=preprocess, draws=draws, seed=config.seed, precision=precision)
+    return Network(
+        core,
+        mean,
+        std,
+        preprocess=preprocess,
+        draws=config.defense.test_draws,
+        seed=config.seed,
+        precision=config.precision,
+        compiles=config.compile,
+    )
 
 
 def _copy(network: Network) -> dict[str, Tensor]:

@@ -69,6 +69,12 @@ def test_a_fingerprint_is_of_the_content_not_of_its_order() -> None:
         fingerprint(float("nan"))
 
 
+def test_second_derivatives_are_not_compiled() -> None:
+    said = ["compile: gradient_regularization needs second derivatives, which torch.compile does not give"]
+    assert mistakes(compile=True, defense="gradient_regularization") == said
+    assert config(compile=True).compile
+
+
 def test_an_attack_is_refused_where_it_means_nothing() -> None:
     said = ["carlini_l2 means nothing under linf: it is judged under l2"]
     assert mistakes(final_attacks=["carlini_l2"]) == said

@@ -103,6 +103,11 @@ class Defense(Component):
         return False
 
     @property
+    def differentiates_twice(self) -> bool:
+        """Whether its loss holds a gradient, which is then differentiated in its turn."""
+        return False
+
+    @property
     def test_draws(self) -> int:
         """Draws whose mean is a prediction at test, and which every attack goes through; 0 where nothing is random."""
         return 0

@@ -24,6 +24,10 @@ class GradientRegularization(Defense):
     def gradient_evaluations(self) -> float:
         return 2
 
+    @property
+    def differentiates_twice(self) -> bool:
+        return True
+
     def loss(self, step: Step) -> Losses:
         images = step.images.detach().requires_grad_()
         logits = step.network(images)

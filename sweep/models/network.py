@@ -32,6 +32,9 @@ class Network(nn.Module):
     that take gradients and for those that only look. In training, inside `viewed(network, "training")`, each pass makes
     one new draw.
 
+    With `compiles`, training's passes go through torch.compile, those inside `viewed(network, "training")`: there every
+    batch but the last has one size. The judge's batches hold what still stands, and each size would be compiled anew.
+
     `gradient_evaluations` counts the forward and backward passes taken through this network so far, one an example:
     when a gradient flows back from N logits to what they were made of, N is added, whoever asked for it. So
 
@@ -57,6 +60,7 @@ class Network(nn.Module):
         draws: int = 0,
         seed: int = 0,
         precision: Precision = "float32",
+        compiles: bool = False,
     ) -> None:
         super().__init__()
         self.core = core.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
@@ -65,6 +69,8 @@ class Network(nn.Module):
         self.seed = seed
         self.view: View = "judged"
         self.precision = precision
+        # The method, not the module, around which torch would put another: a second name for every parameter.
+        self._compiled = torch.compile(core.forward, dynamic=False) if compiles else None
         self.gradient_evaluations = 0
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
@@ -105,8 +111,10 @@ class Network(nn.Module):
         elif preprocess is not None:
             images = preprocess(images)
         normalised = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        is_training = self.view == "training"
+        core = self._compiled if self._compiled is not None and is_training else self.core
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            logits: Tensor = self.core(normalised)
+            logits: Tensor = core(normalised)
         return logits.to(torch.promote_types(logits.dtype, torch.float32))  # a float64 network stays one
 
     def _count(self, examples: int, _gradients: Any) -> None:

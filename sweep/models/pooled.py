@@ -20,7 +20,7 @@ class PooledConvolution(nn.Conv2d):
     four times the channels ("space to depth"), and one convolution gives the four outputs of a pooling window side by
     side. It multiplies by a few zeros more (44 % at 5x5), gives the same values to rounding, and made the layer,
     forward and back, twice as fast (AMD EPYC, AVX2; `benchmarks/training_step.py`). Elsewhere the two layers run as
-    they are: on a GPU, with more channels, small kernels or odd sides, and in an exported graph.
+    they are: on a GPU, with more channels, small kernels or odd sides, and in a compiled or exported graph.
     """
 
     def __init__(self, channels: int, maps: int, kernel: int, padding: int) -> None:
@@ -32,7 +32,7 @@ class PooledConvolution(nn.Conv2d):
     def forward(self, images: Tensor) -> Tensor:
         """[N, channels, H, W] -> [N, maps, (H + 2 padding - kernel + 1) // 2, likewise W]."""
         height, width = images.shape[2:]
-        is_plain = images.device.type != "cpu" or torch.compiler.is_exporting()
+        is_plain = images.device.type != "cpu" or torch.compiler.is_compiling()
         if is_plain or not self._gains or height % 2 or width % 2:
             return F.max_pool2d(super().forward(images), 2)
         assert self.bias is not None

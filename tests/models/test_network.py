@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from sweep.models.lenet5 import LeNet5
-from sweep.models.network import Network, crafting
+from sweep.models.network import Network, crafting, viewed
 
 IMAGES = torch.rand(6, 1, 12, 12, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(6)
@@ -68,6 +68,24 @@ def test_bfloat16_gives_float32_logits_and_gradients() -> None:
     assert not torch.equal(logits, exact(IMAGES))
     assert torch.allclose(logits, exact(IMAGES), atol=0.02)
     assert coarse.gradient_evaluations == len(IMAGES)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:The .grad attribute")  # torch's, of its own doing
+def test_training_alone_is_compiled() -> None:
+    """The judge's passes stay the same bits; a checkpoint's names stay the same."""
+    eager = lenet()
+    compiled = Network(eager.core, [0.5], [0.25], compiles=True)
+    assert list(compiled.state_dict()) == list(eager.state_dict())
+    assert torch.equal(compiled(IMAGES), eager(IMAGES))
+    assert not torch._dynamo.utils.counters["stats"]
+    images = IMAGES.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(loss(eager, images), images)
+    with viewed(compiled, "training"):
+        (found,) = torch.autograd.grad(loss(compiled, images), images)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+    torch.testing.assert_close(found, expected)
+    assert compiled.gradient_evaluations == len(IMAGES)
 
 
 def test_normalisation_is_saved_and_the_count_is_not() -> None:
