@@ -85,6 +85,7 @@ ORDER = [
     "tracking.address",
     "tracking.home",
     "tracking.store",
+    "tracking.champion",
     "tracking.models",
     "tracking.view",
     "tracking.description",

@@ -36,7 +36,11 @@ def export(
     ] = False,
     register: Annotated[
         str | None,
-        typer.Option("--register", metavar="NAME", help="Also a version of this model in MLflow: the champion."),
+        typer.Option(
+            "--register",
+            metavar="NAME",
+            help="Also a version of this model in MLflow: the champion, if none there is better.",
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an export that is there.")] = False,
     studies: Studies = DEFAULT_STUDIES,
@@ -83,6 +87,7 @@ def _chosen(
 
 def _register(chosen: Chosen, name: str, tracking_uri: str | None) -> None:
     """Send MLflow what it lacks of the study, then make the trial's model a version there."""
+    from sweep.analysis.export.claim import claim
     from sweep.errors import StudyError
     from sweep.tracking import models
     from sweep.tracking.address import redacted
@@ -96,9 +101,12 @@ def _register(chosen: Chosen, name: str, tracking_uri: str | None) -> None:
     if away := probe(uri, experiment):
         raise StudyError(f"{away}; the export is written, and --register may be asked for again")
     Mirror(chosen.folder.path, uri, experiment, searched).sync()
-    told = {"standing": f"{chosen.title}; {chosen.standing}", "defense": chosen.trial.defense}
-    version = models.register(uri, chosen.folder, chosen.trial.number, name, told)
-    typer.echo(f"version {version} of {name} in {redacted(uri)}, the champion: models:/{name}@{models.ALIAS}")
+    done = models.register(uri, chosen.folder, chosen.trial.number, name, claim(chosen))
+    what = f"version {done.version} of {name} in {redacted(uri)}"
+    if done.reason is None:
+        typer.echo(f"{what}, the champion: models:/{name}@{models.ALIAS}")
+    else:
+        typer.echo(f"{what}; {f'version {done.other} stays' if done.other else 'there is no'} champion: {done.reason}")
 
 
 def _summed_up(chosen: Chosen) -> str:

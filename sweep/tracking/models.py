@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Mapping
 from importlib.metadata import requires, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
@@ -21,10 +21,11 @@ from sweep.datasets import ImageShape
 from sweep.errors import StudyError
 from sweep.exported import WEIGHTS, shape_of, take
 from sweep.orchestration.folder import StudyFolder
+from sweep.tracking.champion import reason_against
 from sweep.tracking.store import client_of, experiment_of, explained, found_runs, identity, library
 
 NAME = "model"  # of a run's logged model
-ALIAS = "champion"  # of the version in the registry that was registered last
+ALIAS = "champion"  # of the version in the registry that no later one has beaten
 _LOADER = "sweep_model"
 _LOADER_TEXT = """import sys
 from pathlib import Path
@@ -78,11 +79,20 @@ def save(trial: Path, folder: Path, identifier: str) -> None:
     )
 
 
-def register(tracking_uri: str, study: StudyFolder, trial: int, name: str, told: Mapping[str, str]) -> str:
-    """Make a trial's model a version of the registered model `name`, once, and that version its champion; the version.
+class Registered(NamedTuple):
+    """A version in the model registry."""
 
-    `told` are the version's tags, of which "standing" is its description as well. The trial's run must be there.
-    Raises StudyError, with a sentence on what to do.
+    version: str
+    other: str | None  # the version that was the champion before it, if there was another
+    reason: str | None  # why this one is not the champion now
+
+
+def register(tracking_uri: str, study: StudyFolder, trial: int, name: str, told: Mapping[str, str]) -> Registered:
+    """Make a trial's model a version of the registered model `name`, once, and that version its champion, unless there
+    is one that it does not beat.
+
+    `told` are the version's tags, by which they are compared (`sweep.tracking.champion`); "standing" is its description
+    as well. The trial's run must be there. Raises StudyError, with a sentence on what to do.
     """
     if not name.strip() or set(name) & set("/:'\""):
         raise StudyError(f"--register {name!r}: a registered model's name has no slash, colon or quote in it")
@@ -94,7 +104,7 @@ def register(tracking_uri: str, study: StudyFolder, trial: int, name: str, told:
         raise StudyError(f"nothing was registered: {explained(error, tracking_uri)}") from error
 
 
-def _registered(client: Any, study: StudyFolder, trial: int, name: str, told: Mapping[str, str]) -> str:
+def _registered(client: Any, study: StudyFolder, trial: int, name: str, told: Mapping[str, str]) -> Registered:
     experiment = experiment_of(client, study.study().experiment)
     runs = found_runs(client, experiment.experiment_id, identity(study.path)).get(trial, []) if experiment else []
     if not runs or runs[0].is_deleted:
@@ -108,8 +118,22 @@ def _registered(client: Any, study: StudyFolder, trial: int, name: str, told: Ma
     known = [each for each in client.search_model_versions(f"name = '{name}'") if each.source == source]
     if not known:
         known = [client.create_model_version(name, source, run, dict(told), None, told["standing"], model_id=model)]
-    client.set_registered_model_alias(name, ALIAS, known[0].version)
-    return str(known[0].version)
+    version = str(known[0].version)
+    _tell(client, name, version, told)  # again: what is known of it may be more, or worse, than it was
+    champion = client.get_registered_model(name).aliases.get(ALIAS)
+    others = client.get_model_version(name, champion).tags if champion and str(champion) != version else None
+    reason = reason_against(told, others)
+    if reason is None:
+        client.set_registered_model_alias(name, ALIAS, version)
+    elif others is None and champion:
+        client.delete_registered_model_alias(name, ALIAS)
+    return Registered(version, None if others is None else str(champion), reason)
+
+
+def _tell(client: Any, name: str, version: str, told: Mapping[str, str]) -> None:
+    client.update_model_version(name, version, told["standing"])
+    for key, value in told.items():
+        client.set_model_version_tag(name, version, key, value)
 
 
 def _code(folder: Path) -> list[str]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 import sweep
 from sweep.analysis.export import bundle, choose, onnx
+from sweep.analysis.export.claim import claim
 from sweep.configuration import TrialConfig
 from sweep.datasets import ImageShape
 from sweep.errors import StudyError
@@ -132,13 +133,24 @@ def test_a_champion_answers_as_the_export_does(
     confirming, uri, client = mirrored
     chosen = choose.confirmed(confirmed_study, confirmed_study.ledger())
     bundle.export(chosen, tmp_path / "won")
-    told = {"standing": chosen.standing, "defense": chosen.trial.defense}
-    versions = [models.register(uri, confirming, chosen.trial.number, "digits-tiny", told) for _ in range(2)]
-    assert versions == ["1", "1"], "the same model is one version, however often it is asked for"
+    told = claim(chosen) | {"claim": "confirmed"}
+    for _ in range(2):
+        done = models.register(uri, confirming, chosen.trial.number, "digits-tiny", told)
+        assert done == ("1", None, None), "the same model is one version, however often it is asked for"
     champion = client.get_model_version_by_alias("digits-tiny", models.ALIAS)
-    assert (str(champion.version), champion.description) == ("1", chosen.standing)
-    assert models.register(uri, confirming, 1, "digits-tiny", told) == "2"
-    assert str(client.get_model_version_by_alias("digits-tiny", models.ALIAS).version) == "2"
+    assert (str(champion.version), champion.description) == ("1", told["standing"])
+    worse = told | {"worst_case": "0.0000", "standing": "worse"}
+    assert models.register(uri, confirming, 1, "digits-tiny", worse)[:2] == ("2", "1")
+    assert str(client.get_model_version_by_alias("digits-tiny", models.ALIAS).version) == "1"
+    assert models.register(uri, confirming, 1, "digits-tiny", told).reason is None, "as good, and asked for later"
+    again = client.get_model_version_by_alias("digits-tiny", models.ALIAS)
+    assert (str(again.version), again.tags["worst_case"]) == ("2", told["worst_case"])
+    assert models.register(uri, confirming, 1, "digits-tiny", told | {"claim": "suspect"}) == (
+        "2",
+        None,
+        "it is suspect",
+    )
+    assert models.ALIAS not in client.get_registered_model("digits-tiny").aliases
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
