@@ -49,8 +49,9 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 
 @contextmanager
-def folder_atomically(path: Path) -> Iterator[Path]:
-    """A new folder beside `path`, which takes its place, whole, when the block is over.
+def folder_atomically(path: Path, *, over: bool = True) -> Iterator[Path]:
+    """A new folder beside `path`, which takes its place, whole, when the block is over; where not `over`, refused once
+    there is something in it.
 
     Ended before, `path` is as it was. Killed in the moment between two renames, the old folder and the new one, both
     whole, are beside it, their names begin with a dot, and the next writer that succeeds on the same machine removes
@@ -64,8 +65,10 @@ def folder_atomically(path: Path) -> Iterator[Path]:
             new.chmod(0o755)
             for written in (*new.rglob("*"), new):
                 _sync(written)
-            if path.exists():
+            if path.exists() and over:
                 path.replace(old)
+            elif path.exists() and any(path.iterdir()):
+                raise CheckpointError(f"{path} was written meanwhile by somebody else, and stays as it is")
             new.replace(path)
             _sync(path.parent)
             for left in path.parent.glob(f"{beside}*"):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from sweep.analysis import confirm, kept, probes
-from sweep.analysis.opening import newest_for
+from sweep.analysis.opening import newest
 from sweep.analysis.results import best_by_defense
 from sweep.analysis.standing import Standing
 from sweep.analysis.statistics import SURE, Interval, Verdicts, analyse
@@ -149,10 +149,10 @@ def _on_test(first: Standing, second: Standing) -> Paired | None:
 
 
 def _confirmed(one: Standing) -> tuple[TrialRecord, StudyFolder, Confirmation] | None:
-    """The study's best, and the newest confirmation that has it among its candidates, where that is confirmed."""
+    """The study's best, and the newest confirmation that trained it, where that is confirmed."""
     if not one.is_confirmed or one.best is None:
         return None
-    folder = newest_for(one.folder, one.ledger, one.best.number)
+    folder = newest(one.folder, one.ledger, one.best.number)
     asked = folder.study().confirms if folder else None
     return (one.best, folder, asked) if folder and asked else None
 

@@ -157,11 +157,21 @@ def reconsidered(folder: StudyFolder) -> Ledger:
     return ledger
 
 
-def newest_for(folder: StudyFolder, ledger: Ledger, number: int) -> StudyFolder | None:
-    """The newest confirmation that has this trial among its candidates, and has begun."""
-    names = [opening["name"] for opening in ledger.confirmations if number in opening["confirmation"]["trials"]]
-    found = (StudyFolder(folder.path.parent / name) for name in reversed(names))
-    return next((there for there in found if there.journal.exists()), None)
+def newest(folder: StudyFolder, ledger: Ledger, number: int | None = None) -> StudyFolder | None:
+    """The newest confirmation of a searched study that holds a completed training: of trial `number`, where given."""
+    for opening in reversed(ledger.confirmations):
+        trials, there = opening["confirmation"]["trials"], StudyFolder(folder.path.parent / opening["name"])
+        trainings = there.ledger() if there.journal.exists() else ()
+        completed = {trials[each.number % len(trials)] for each in trainings if each.end == "completed"}
+        if completed if number is None else number in completed:
+            return there
+    return None
+
+
+def gone(folder: StudyFolder, ledger: Ledger, number: int) -> str | None:
+    """The name of a confirmation that had trial `number` among its candidates, and is not there (any more)."""
+    names = [str(opening["name"]) for opening in ledger.confirmations if number in opening["confirmation"]["trials"]]
+    return next((name for name in names if not StudyFolder(folder.path.parent / name).journal.exists()), None)
 
 
 def _taken_up(there: StudyFolder, confirming: Study) -> StudyFolder:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sweep.analysis.confirm import is_confirmed
-from sweep.analysis.opening import newest_for, reconsidered
+from sweep.analysis.opening import newest, reconsidered
 from sweep.errors import StudyError
 from sweep.orchestration.budget import Spending
 from sweep.orchestration.folder import StudyFolder
@@ -103,8 +103,8 @@ def _best(study: Study, ledger: Ledger) -> TrialRecord | None:
 
 
 def _is_confirmed(folder: StudyFolder, ledger: Ledger, number: int) -> bool:
-    """From the newest confirmation that has this trial among its candidates."""
-    there = newest_for(folder, ledger, number)
+    """From the newest confirmation that trained this trial."""
+    there = newest(folder, ledger, number)
     return there is not None and is_confirmed(there, number)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sweep.cli.inspect import DEFAULT_STUDIES, IncludeSuspect, Studies
+from sweep.cli.inspect import DEFAULT_STUDIES, AsJson, IncludeSuspect, Studies
 from sweep.cli.tracking import TrackingUri
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def export(
     studies: Studies = DEFAULT_STUDIES,
     include_suspect: IncludeSuspect = False,
     tracking_uri: TrackingUri = None,
+    as_json: AsJson = False,
 ) -> None:
     """Take a trial away: configuration (for `sweep trial`), weights (for `sweep.load` in Python), figures, model card.
 
@@ -66,9 +68,14 @@ def export(
     else:
         default = Path(f"{found[0].folder.path.name}-{found[0].trial.number:04d}")
         written = bundle.export(found[0], to or default, force=force, onnx=onnx)
-    typer.echo("\n".join([*map(_summed_up, found), *(f"  {path}" for path in written)]))
-    if register is not None:
-        _register(found[0], register, tracking_uri)
+    if not as_json:
+        typer.echo("\n".join([*map(_summed_up, found), *(f"  {path}" for path in written)]))
+    done = None if register is None else _register(found[0], register, tracking_uri)
+    if as_json:
+        told = {"exported": [_row(one) for one in found], "files": [*map(str, written)], "registered": done}
+        typer.echo(json.dumps(told, indent=2))
+    elif done:
+        typer.echo(_registered(done))
 
 
 def _chosen(
@@ -85,8 +92,9 @@ def _chosen(
     return choose.front(folder, ledger, include_suspect=include_suspect)
 
 
-def _register(chosen: Chosen, name: str, tracking_uri: str | None) -> None:
-    """Send MLflow what it lacks of the study, then make the trial's model a version there."""
+def _register(chosen: Chosen, name: str, tracking_uri: str | None) -> dict[str, Any]:
+    """Send MLflow what it lacks of the study, then make the trial's model a version there; docs/json.md says what comes
+    back."""
     from sweep.analysis.export.claim import claim
     from sweep.errors import StudyError
     from sweep.tracking import models
@@ -102,11 +110,31 @@ def _register(chosen: Chosen, name: str, tracking_uri: str | None) -> None:
         raise StudyError(f"{away}; the export is written, and --register may be asked for again")
     Mirror(chosen.folder.path, uri, experiment, searched).sync()
     done = models.register(uri, chosen.folder, chosen.trial.number, name, claim(chosen))
-    what = f"version {done.version} of {name} in {redacted(uri)}"
-    if done.reason is None:
-        typer.echo(f"{what}, the champion: models:/{name}@{models.ALIAS}")
-    else:
-        typer.echo(f"{what}; {f'version {done.other} stays' if done.other else 'there is no'} champion: {done.reason}")
+    return {"name": name, "tracking_uri": redacted(uri), **done._asdict()}
+
+
+def _registered(done: dict[str, Any]) -> str:
+    what = f"version {done['version']} of {done['name']} in {done['tracking_uri']}"
+    if done["reason"] is None:
+        return f"{what}, the champion: models:/{done['name']}@champion"
+    stays = f"version {done['other']} stays champion" if done["other"] else "there is no champion"
+    return f"{what}; {stays}: {done['reason']}"
+
+
+def _row(chosen: Chosen) -> dict[str, Any]:
+    """One exported trial as JSON; docs/json.md says what each key holds."""
+    metric = chosen.study.objective[0].metric
+    return {
+        "study": chosen.study.name,
+        "trial": chosen.trial.number,
+        "defense": chosen.trial.defense,
+        "metric": metric,
+        "value": (chosen.trial.best or {"metrics": {}})["metrics"][metric],
+        "worst_case": chosen.trial.final["validation/worst_case/adversarial_accuracy"],
+        "confirmed": chosen.is_confirmed,
+        "suspect": chosen.is_suspect,
+        "standing": chosen.standing,
+    }
 
 
 def _summed_up(chosen: Chosen) -> str:

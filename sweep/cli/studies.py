@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from sweep.analysis.contrast import Side
     from sweep.analysis.standing import Standing
 
+_LONGEST_HEADING = 16  # letters of a study's name above a column; a longer one is told below the table
+
 
 def list_studies(
     folder: Annotated[Path | None, typer.Argument(help="The same as --studies.", show_default=False)] = None,
@@ -75,10 +77,13 @@ def compare(
         return
     names = contrast.names(one, other)
     title = f"{one.study.objective[0].metric}: each defense's best completed trial"
-    table = figures_table(title, ("defense", *names, "difference", *(f"cost of {name}" for name in names)))
+    shown = names if max(map(len, names)) <= _LONGEST_HEADING else ("first", "second")
+    table = figures_table(title, ("defense", *shown, "difference", *(f"cost of {name}" for name in shown)))
     for name, sides in defenses.items():
         table.add_row(name, *_contrasted(*sides))
     console.print(table)
+    if shown != names:
+        console.print(f"first: {names[0]}; second: {names[1]}", markup=False)
     for sentence in words:
         console.print(sentence, markup=False)
 

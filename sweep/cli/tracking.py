@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -9,15 +10,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sweep.cli.inspect import DEFAULT_STUDIES, Studies
+from sweep.cli.inspect import DEFAULT_STUDIES, AsJson, Studies
 
 if TYPE_CHECKING:
     from sweep.tracking.check import Check
+    from sweep.tracking.mirror import JournalMirror
 
 TrackingUri = Annotated[
     str | None,
@@ -34,6 +37,7 @@ def sync(
     study: Annotated[str, typer.Argument(help="A study's name, folder or URI.")],
     studies: Studies = DEFAULT_STUDIES,
     tracking_uri: TrackingUri = None,
+    as_json: AsJson = False,
 ) -> None:
     """Send MLflow what it lacks of a study, and count what it holds against the journal.
 
@@ -59,16 +63,24 @@ def sync(
     confirms = folder.searched() is not None
     sent, found = mirror.sync(), check(folder.path, uri, name, confirms=confirms)
     if not found.is_faithful:
-        typer.echo(f"{_wrong(found)}; sending everything again")
+        typer.echo(f"{_wrong(found)}; sending everything again", err=as_json)
         sent, found = sent + mirror.sync(again=True), check(folder.path, uri, name, confirms=confirms)
-    typer.echo(f"sent {sent:,} events of the journal to {redacted(uri)}")
+    if as_json:
+        whole = {"tracking_uri": redacted(uri), "experiment": name, "sent": sent, "refused": mirror.refused}
+        typer.echo(json.dumps(whole | {"faithful": found.is_faithful} | asdict(found), indent=2))
+    else:
+        _show_sent(sent, redacted(uri), name, found, mirror)
+    if not found.is_faithful:
+        raise typer.Exit(1)
+
+
+def _show_sent(sent: int, where: str, name: str, found: Check, mirror: JournalMirror) -> None:
+    typer.echo(f"sent {sent:,} events of the journal to {where}")
     typer.echo(f"MLflow holds {found.runs:,} runs and {found.metrics:,} metric values of {name}: {_wrong(found)}")
     if found.runs_deleted:
         typer.echo(f"{found.runs_deleted:,} more runs were deleted there, and stay so")
     if mirror.refused:
         typer.echo(f"MLflow refused {mirror.refused:,} events, the last one thus: {mirror.last_refusal}")
-    if not found.is_faithful:
-        raise typer.Exit(1)
 
 
 def refuse_unusable(tracking_uri: str | None, study: str) -> None:
@@ -107,14 +119,15 @@ def ui(
     from sweep.tracking.address import is_database, redacted
     from sweep.tracking.home import uri_of
     from sweep.tracking.probe import probe
-    from sweep.tracking.store import client_of, experiment_of, identity
+    from sweep.tracking.store import client_of, experiment_of, explaining, identity
     from sweep.tracking.view import page
 
     folder = StudyFolder.find(studies, study or _newest(studies))
     name, uri = folder.study().experiment, uri_of(folder.path, tracking_uri)
     if away := probe(uri, name):
         raise StudyError(away)
-    experiment = experiment_of(client_of(uri), name)
+    with explaining(uri, "MLflow's page was not opened"):
+        experiment = experiment_of(client_of(uri), name)
     if experiment is None:
         raise StudyError(f"{redacted(uri)} holds nothing of {name} yet: `sweep sync {name}` sends it")
     runs = page(experiment.experiment_id, identity(folder.path))

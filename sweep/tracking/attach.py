@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sweep.errors import StudyError
 from sweep.tracking.address import local_uri, redacted
-from sweep.tracking.store import client_of, experiment_of, explained, identity, number_of, runs_of, set_environment
+from sweep.tracking.store import client_of, experiment_of, explaining, identity, number_of, runs_of, set_environment
 
 
 def attach(folder: Path, tracking_uri: str, study: str, files: Sequence[Path], under: str) -> str:
@@ -16,7 +16,7 @@ def attach(folder: Path, tracking_uri: str, study: str, files: Sequence[Path], u
     Gives the run. Raises StudyError, with a sentence on what to do, where MLflow cannot be reached or has no such run.
     """
     set_environment()
-    try:
+    with explaining(tracking_uri, "nothing was attached in MLflow"):
         client = client_of(tracking_uri)
         experiment = experiment_of(client, study)
         pages = runs_of(client, experiment.experiment_id, identity(folder)) if experiment else ()
@@ -28,10 +28,6 @@ def attach(folder: Path, tracking_uri: str, study: str, files: Sequence[Path], u
             raise StudyError(f"nothing was attached in MLflow: {folder} was moved, and its artifacts lie where it was")
         for file in files:
             client.log_artifact(parents[0].run_id, str(file), under)
-    except StudyError:
-        raise
-    except Exception as error:  # MLflow and its stores raise whatever their libraries do
-        raise StudyError(f"nothing was attached in MLflow: {explained(error, tracking_uri)}") from error
     return str(parents[0].run_id)
 
 

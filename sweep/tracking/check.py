@@ -21,6 +21,7 @@ from sweep.tracking.store import (
     MOST_POINTS,
     client_of,
     experiment_of,
+    explaining,
     history,
     identity,
     number_of,
@@ -54,8 +55,14 @@ def check(folder: Path, tracking_uri: str, study: str, *, confirms: bool = False
     """Compare every run and every metric that MLflow has acknowledged, or all of the journal's, with what it holds;
     where the study `confirms`, also whether each completed trial has its model there.
 
-    What a running sweep writes and sends meanwhile does not count, though its run may seem to differ.
+    What a running sweep writes and sends meanwhile does not count, though its run may seem to differ; nor do metrics of
+    names that the journal does not give, which are somebody else's. Raises StudyError where MLflow does not answer.
     """
+    with explaining(tracking_uri, "MLflow holds what was sent, and the count against the journal is not finished"):
+        return _checked(folder, tracking_uri, study, confirms)
+
+
+def _checked(folder: Path, tracking_uri: str, study: str, confirms: bool) -> Check:
     acknowledged = mirrored(folder)[1].get(address_of(folder, tracking_uri))
     offsets, now = _offsets(folder / FILE_NAME, acknowledged)
     client = client_of(tracking_uri)
@@ -102,10 +109,9 @@ def _wanted(folder: Path, offsets: Iterable[int]) -> Contents:
 
 
 def _held(client: Any, runs: Sequence[Any], wanted: Mapping[str, Contents], now: int) -> dict[str, list[Point]]:
-    """Every metric's every value until `now`, by run."""
+    """Every value until `now` of every metric that is wanted, by run."""
     held: dict[str, list[Point]] = {run.info.run_id: [] for run in runs}
-    names = {name for run in runs for name in run.data.metrics}
-    names |= {point.name for expected in wanted.values() for point in expected.points}
+    names = {point.name for expected in wanted.values() for point in expected.points}
     longest = max((n for expected in wanted.values() for n in _lengths(expected).values()), default=1)
     at_once = max(1, MOST_POINTS // (2 * longest))  # twice, because of the doubled ones that are looked for
     for name in sorted(names):

@@ -22,7 +22,7 @@ from sweep.errors import StudyError
 from sweep.exported import WEIGHTS, shape_of, take
 from sweep.orchestration.folder import StudyFolder
 from sweep.tracking.champion import reason_against
-from sweep.tracking.store import client_of, experiment_of, explained, found_runs, identity, library
+from sweep.tracking.store import client_of, experiment_of, explaining, found_runs, identity, library
 
 NAME = "model"  # of a run's logged model
 ALIAS = "champion"  # of the version in the registry that no later one has beaten
@@ -96,12 +96,8 @@ def register(tracking_uri: str, study: StudyFolder, trial: int, name: str, told:
     """
     if not name.strip() or set(name) & set("/:'\""):
         raise StudyError(f"--register {name!r}: a registered model's name has no slash, colon or quote in it")
-    try:
+    with explaining(tracking_uri, "nothing was registered"):
         return _registered(client_of(tracking_uri), study, trial, name, told)
-    except StudyError:
-        raise
-    except Exception as error:  # MLflow and its stores raise whatever their libraries do
-        raise StudyError(f"nothing was registered: {explained(error, tracking_uri)}") from error
 
 
 def _registered(client: Any, study: StudyFolder, trial: int, name: str, told: Mapping[str, str]) -> Registered:

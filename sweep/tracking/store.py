@@ -9,10 +9,11 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sweep.errors import JournalError, StudyError
+from sweep.errors import JournalError, StudyError, SweepError
 from sweep.tracking.address import redacted
 from sweep.tracking.contents import Point, shortened
 from sweep.tracking.journal import FILE_NAME, read
@@ -55,6 +56,17 @@ def explained(error: Exception, tracking_uri: str) -> str:
     if cause := re.search(r"(?:Caused by .*?\): |ResponseError\(')(.+?)[\"')]*$", text):
         return f"{address} cannot be reached: {redacted(cause[1])}"
     return f"{type(error).__name__}: {shortened(redacted(text), 300)}"
+
+
+@contextmanager
+def explaining(tracking_uri: str, so: str) -> Iterator[None]:
+    """Whatever MLflow and its stores raise, as a StudyError: `so`, and why."""
+    try:
+        yield
+    except SweepError:
+        raise
+    except Exception as error:
+        raise StudyError(f"{so}: {explained(error, tracking_uri)}") from error
 
 
 def identity(folder: Path) -> str:

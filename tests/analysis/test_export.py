@@ -250,6 +250,17 @@ def test_two_writers_of_one_folder_leave_each_other_alone(tmp_path: Path) -> Non
     assert written(tmp_path) == ["best"] and (tmp_path / "best" / "config.json").read_text() == "slow"
 
 
+def test_what_somebody_wrote_meanwhile_stays_unless_forced(tmp_path: Path) -> None:
+    with (
+        pytest.raises(CheckpointError, match="best was written meanwhile by somebody else"),
+        folder_atomically(tmp_path / "best", over=False) as slow,
+    ):
+        (slow / "config.json").write_text("slow")
+        with folder_atomically(tmp_path / "best", over=False) as quick:
+            (quick / "config.json").write_text("quick")
+    assert written(tmp_path) == ["best"] and (tmp_path / "best" / "config.json").read_text() == "quick"
+
+
 def test_a_folder_that_cannot_be_written_is_named_by_its_own_name() -> None:
     with pytest.raises(CheckpointError, match=r"/proc/best cannot be written: "), folder_atomically(Path("/proc/best")):
         raise AssertionError("nothing is worked on before that is known")

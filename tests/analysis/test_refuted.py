@@ -12,13 +12,15 @@ from test_confirm import searched, selection
 from tiny_study import asked, report
 
 from sweep.analysis import contrast
-from sweep.analysis.opening import begin, newest_for, reconsidered, select
-from sweep.analysis.report import page, tables
+from sweep.analysis.export import choose
+from sweep.analysis.opening import begin, newest, reconsidered, select
+from sweep.analysis.report import page, tables, words
 from sweep.analysis.standing import standing
 from sweep.checkpoint import save_weights
 from sweep.cli.run import reconsider
 from sweep.cli.tables import show_results
 from sweep.cli.verdict import show_confirmation
+from sweep.errors import StudyError
 from sweep.orchestration.folder import StudyFolder
 from sweep.orchestration.search import opened
 from sweep.trial import VERDICTS
@@ -48,6 +50,20 @@ def test_the_report_counts_it_and_gives_it_no_place(refuted: StudyFolder) -> Non
     assert "No trial is suspect" not in text
     header, rows = tables.by_defense(refuted.study(), reconsidered(refuted))
     assert [row[header.index("trial")] for row in rows] == ["3", "0"]
+
+
+def test_what_is_refused_is_not_offered(refuted: StudyFolder) -> None:
+    commands = [command for command, _ in words.again(refuted, refuted.study(), refuted.ledger())]
+    assert commands == ["sweep export tiny --best --to best/", "sweep trial best/", "sweep report tiny"]
+
+
+def test_a_confirmation_that_is_gone_is_missed(refuted: StudyFolder) -> None:
+    (refuted.path.parent / "tiny-confirmation").rename(refuted.path.parent / "elsewhere")
+    ledger = refuted.ledger()
+    with pytest.raises(StudyError, match="trial 2 was a candidate of tiny-confirmation, which is not in"):
+        choose.best(refuted, ledger)
+    assert choose.best(refuted, ledger, include_suspect=True).trial.number == 2
+    assert choose.numbered(refuted, ledger, 3).standing == "unconfirmed"
 
 
 def test_the_parquet_file_says_what_the_report_says(refuted: StudyFolder) -> None:
@@ -98,14 +114,18 @@ def test_a_weak_confirmation_is_told_as_one_wherever_it_is_told(refuted: StudyFo
     assert "No attack here takes more gradient steps" in page.write(refuted, measure=False).path.read_text()
 
 
-def test_the_newest_confirmation_is_one_that_has_begun(refuted: StudyFolder) -> None:
+def test_the_newest_confirmation_is_one_that_says_something(refuted: StudyFolder) -> None:
     again = begin(refuted, selection(refuted, attack="cw_pgd"), again=True)
     ledger = refuted.ledger()
     assert [opening["name"] for opening in ledger.confirmations] == ["tiny-confirmation", again.path.name]
-    found = newest_for(refuted, ledger, 2)
+    found = newest(refuted, ledger, 2)
     assert found and found.path.name == "tiny-confirmation"
-    with opened(again):
-        pass
-    found = newest_for(refuted, ledger, 2)
+    with opened(again) as search:
+        number = asked(search).number
+        report(search, number, 1, 0.9)
+        found = newest(refuted, ledger, 2)
+        assert found and found.path.name == "tiny-confirmation"
+        search.hear({"trial": number, "end": "completed", "final": FINAL, "error": None})
+    found = newest(refuted, ledger, 2)
     assert found and found.path == again.path
-    assert newest_for(refuted, ledger, 3) is None
+    assert newest(refuted, ledger) and newest(refuted, ledger, 3) is None

@@ -44,6 +44,13 @@ STUDY = Study(
 '''
 
 
+def documented(command: str) -> set[str]:
+    """The keys of a section's table in docs/json.md."""
+    section = (Path(__file__).parents[2] / "docs" / "json.md").read_text().split(f"## sweep {command}\n")[1]
+    rows = [line.split(" | ")[0] for line in section.split("\n## ")[0].splitlines() if line.startswith("| `")]
+    return {key for row in rows for key in re.findall(r"`(\w+)`", row)}
+
+
 def sweep(*arguments: str, folder: Path, code: int = 0) -> str:
     """Run a command in `folder`, in this process; everything it printed."""
     printed = io.StringIO()
@@ -163,7 +170,12 @@ def test_export_never_overwrites_unasked(workplace: Path) -> None:
     before = (workplace / "one" / "config.json").read_bytes()
     assert "--force" in sweep("export", "tiny", "--trial", "2", "--to", "one", folder=workplace, code=2)
     assert (workplace / "one" / "config.json").read_bytes() == before
-    sweep("export", "tiny", "--trial", "2", "--to", "one", "--force", folder=workplace)
+    out, _ = stdout("export", "tiny", "--trial", "2", "--to", "one", "--force", "--json", folder=workplace)
+    told = json.loads(out)
+    assert told.keys() == documented("export") and told["registered"] is None
+    assert (
+        "one/config.json" in told["files"] and {"trial": 2, "confirmed": False}.items() <= told["exported"][0].items()
+    )
     assert (workplace / "one" / "config.json").read_bytes() != before
 
 

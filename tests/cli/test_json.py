@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
-from test_commands import TINY, stdout, sweep
+from test_commands import TINY, documented, stdout, sweep
 from tiny_study import complete, searching, tiny
 
 TEXT = (Path(__file__).parents[2] / "docs" / "json.md").read_text()
-
-
-def documented(command: str) -> set[str]:
-    """The keys of a section's table."""
-    section = TEXT.split(f"## sweep {command}\n")[1].split("\n## ")[0]
-    rows = [line.split(" | ")[0] for line in section.splitlines() if line.startswith("| `")]
-    return {key for row in rows for key in re.findall(r"`(\w+)`", row)}
 
 
 def test_every_key_is_documented_and_every_documented_one_is_there(tmp_path: Path) -> None:
@@ -36,6 +28,8 @@ def test_every_key_is_documented_and_every_documented_one_is_there(tmp_path: Pat
     assert status.keys() == documented("status, run, resume, confirm")
     assert status["study"].keys() == row.keys() and status["confirmed"] is None
     assert all(f"`{key}`" in TEXT for key in status["trials"][0] if "/" not in key)
+    sent = told("sync", "tiny-0")
+    assert sent.keys() == documented("sync") and sent["faithful"] and sent["runs"] == 2
     plan = told("check", "tiny.py")
     assert plan.keys() == documented("check")
     assert all(f"`{key}`" in TEXT for part in (plan["branches"][0], plan["validity"]) for key in part)

@@ -109,6 +109,14 @@ def test_studies_of_one_name_are_told_apart_by_as_little_as_it_takes(workplace: 
     assert re.search(r"^ *defense +monday/tiny +tuesday/tiny +difference", printed, re.MULTILINE), printed
 
 
+def test_long_names_stand_below_the_table(workplace: Path, tmp_path: Path) -> None:
+    name = "mnist-of-november-with-a-longer-schedule"
+    shutil.copytree(workplace / "studies" / "tiny", tmp_path / name)
+    printed = sweep("compare", "tiny", str(tmp_path / name), folder=workplace)
+    assert re.search(r"^ *defense +first +second +difference", printed, re.MULTILINE), printed
+    assert f"first: tiny; second: {name}" in printed
+
+
 def test_what_runs_prints_its_end_as_json_alone(workplace: Path) -> None:
     told = json.loads(stdout("resume", "tiny", "--in-process", "--json", folder=workplace)[0])
     assert (told["study"]["name"], told["study"]["state"], len(told["trials"])) == ("tiny", "finished", 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from mirrored_study import Shown, Sweep
 
+from sweep.errors import StudyError
 from sweep.tracking.address import local_uri
 from sweep.tracking.check import Check, check
 from sweep.tracking.mlflow import Mirror
@@ -85,6 +87,24 @@ def test_whatever_is_missing_doubled_or_changed_is_counted(statement: str, folde
     found = checked(folder)
     assert found == DAMAGE[statement]
     assert not found.is_faithful
+
+
+def test_metrics_of_other_names_are_somebody_elses(folder: Path) -> None:
+    with closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
+        for table in ("metrics", "latest_metrics"):
+            database.execute(f"update {table} set key = 'an older name' where key like 'best/%'")
+    Mirror(folder, local_uri(folder), "digits").sync(again=True)
+    assert checked(folder) == FAITHFUL
+
+
+def test_a_server_that_does_not_answer_in_time_is_a_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with socket.create_server(("127.0.0.1", 0)) as server:  # which takes connections and says nothing
+        uri = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(StudyError, match=r"not finished: .* cannot be reached: .*timed out") as refused:
+            check(folder, uri, "digits")
+    assert "\n" not in str(refused.value)
 
 
 def test_what_is_missing_comes_back_when_everything_is_sent_again(folder: Path) -> None:

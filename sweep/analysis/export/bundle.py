@@ -24,7 +24,7 @@ def export(chosen: Chosen, to: Path, *, force: bool = False, onnx: bool = False)
     Raises StudyError, ConfigurationError or CheckpointError where the trial cannot be taken away, or not to there.
     """
     target = _refuse_taken(to, force)
-    with folder_atomically(target) as folder:
+    with folder_atomically(target, over=force) as folder:
         _fill(folder, chosen, target.name, onnx)
     return sorted(to.iterdir())
 
@@ -32,7 +32,7 @@ def export(chosen: Chosen, to: Path, *, force: bool = False, onnx: bool = False)
 def export_front(front: Sequence[Chosen], to: Path, *, force: bool = False, onnx: bool = False) -> list[Path]:
     """Write a folder that holds one for each trial of a front; the same care is taken of it."""
     target = _refuse_taken(to, force)
-    with folder_atomically(target) as folder:
+    with folder_atomically(target, over=force) as folder:
         for chosen in front:
             name = f"trial-{chosen.trial.number:04d}"
             (folder / name).mkdir()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from sweep.analysis.confirm import outcome
-from sweep.analysis.export.chosen import Chosen, Confirmation, newest, openings
-from sweep.analysis.opening import disbelieved
+from sweep.analysis.export import chosen
+from sweep.analysis.export.chosen import Chosen, Confirmation, openings
+from sweep.analysis.opening import disbelieved, gone
 from sweep.analysis.results import pareto
 from sweep.errors import StudyError
 from sweep.objective import Goal, Maximize
@@ -18,7 +19,9 @@ _CLEAN = "validation/clean_accuracy"
 def best(folder: StudyFolder, ledger: Ledger, *, include_suspect: bool = False) -> Chosen:
     """The best completed trial that keeps the objective's bounds, by its first goal."""
     study = _searched(folder)
-    return _chosen(folder, study, ledger, _winners(folder, study, ledger, include_suspect)[0])
+    winner = _winners(folder, study, ledger, include_suspect)[0]
+    _refuse_forgotten(folder, ledger, winner.number, include_suspect)
+    return _chosen(folder, study, ledger, winner)
 
 
 def front(folder: StudyFolder, ledger: Ledger, *, include_suspect: bool = False) -> list[Chosen]:
@@ -27,9 +30,10 @@ def front(folder: StudyFolder, ledger: Ledger, *, include_suspect: bool = False)
     study = _searched(folder)
     winners = _winners(folder, study, ledger, include_suspect)
     goals: list[Goal] = [*study.objective, Maximize(_CLEAN)]
-    confirming = newest(folder, ledger)
     found = sorted(pareto(winners, goals, include_suspect=include_suspect), key=_clean)
-    return [Chosen(folder, study, trial, confirming) for trial in found]
+    for trial in found:
+        _refuse_forgotten(folder, ledger, trial.number, include_suspect)
+    return [_chosen(folder, study, ledger, trial) for trial in found]
 
 
 def numbered(folder: StudyFolder, ledger: Ledger, number: int, *, include_suspect: bool = False) -> Chosen:
@@ -38,13 +42,14 @@ def numbered(folder: StudyFolder, ledger: Ledger, number: int, *, include_suspec
     if failed := disbelieved(folder, ledger).get(number) if not include_suspect else None:
         found = f"trial {number} was suspect when confirmed ({', '.join(failed)})"
         raise StudyError(f"{found}; --include-suspect exports it anyway")
+    _refuse_forgotten(folder, ledger, number, include_suspect)
     return _chosen(folder, folder.study(), ledger, trial)
 
 
 def confirmed(folder: StudyFolder, ledger: Ledger, *, include_suspect: bool = False) -> Chosen:
     """Of the newest confirmation's first candidate, the first training: chosen before its figures were known."""
     study = _searched(folder)
-    confirmation = newest(folder, ledger)
+    confirmation = chosen.confirmation(folder, ledger)
     if confirmation is None:
         raise StudyError(f"nothing of {study.name} is confirmed yet: `sweep confirm {study.name}` does so")
     winner = confirmation.found[0]
@@ -101,12 +106,22 @@ def _searched(folder: StudyFolder) -> Study:
 
 def _chosen(folder: StudyFolder, study: Study, ledger: Ledger, trial: TrialRecord) -> Chosen:
     if study.confirms is None:
-        return Chosen(folder, study, trial, newest(folder, ledger))
+        return Chosen(folder, study, trial, chosen.confirmation(folder, ledger, trial.number))
     searched = StudyFolder(folder.path.parent / study.confirms.study)
     found = outcome(folder)
     if searched.journal.exists() and study.name in openings(ledger := searched.ledger()):
         return Chosen(folder, study, trial, Confirmation.of(searched, ledger, folder, found))
     return Chosen(folder, study, trial, Confirmation(folder, found, (study.name,), [], {}))  # moved away from it
+
+
+def _refuse_forgotten(folder: StudyFolder, ledger: Ledger, number: int, include_suspect: bool) -> None:
+    """Raise StudyError where a confirmation of the trial is gone, which may have disbelieved it."""
+    if not include_suspect and (name := gone(folder, ledger, number)):
+        raise StudyError(
+            f"trial {number} was a candidate of {name}, which is not in {folder.path.parent}: whether it was believed "
+            f"is not known. Bring that back, or `sweep confirm {folder.path.name}`, asked as then, trains its "
+            "candidates again; --include-suspect exports it anyway"
+        )
 
 
 def _winners(folder: StudyFolder, study: Study, ledger: Ledger, include_suspect: bool) -> list[TrialRecord]:

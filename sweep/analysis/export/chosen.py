@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sweep.analysis.confirm import Confirmed, outcome, spread
-from sweep.analysis.opening import disbelieved, history
+from sweep.analysis.opening import disbelieved, history, newest
 from sweep.orchestration.folder import StudyFolder
 from sweep.study import Study
 from sweep.tracking.ledger import Ledger, TrialRecord
@@ -38,7 +38,7 @@ class Chosen:
     folder: StudyFolder
     study: Study
     trial: TrialRecord
-    confirmation: Confirmation | None  # the newest one of the search, whichever of the two the trial belongs to
+    confirmation: Confirmation | None  # the newest one of its configuration, whichever of the two the trial belongs to
 
     @property
     def number(self) -> int:
@@ -96,13 +96,10 @@ class Chosen:
         )
 
 
-def newest(folder: StudyFolder, ledger: Ledger) -> Confirmation | None:
-    """The newest confirmation of a searched study that holds a completed training."""
-    for name in reversed(openings(ledger)):
-        path = folder.path.parent / name
-        if (path / "study.json").exists() and (found := outcome(StudyFolder(path))):
-            return Confirmation.of(folder, ledger, StudyFolder(path), found)
-    return None
+def confirmation(folder: StudyFolder, ledger: Ledger, number: int | None = None) -> Confirmation | None:
+    """The newest confirmation of a searched study that says something: of trial `number`, where given."""
+    there = newest(folder, ledger, number)
+    return Confirmation.of(folder, ledger, there, outcome(there)) if there else None
 
 
 def openings(ledger: Ledger) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
 from sweep.analysis import comparison, kept, probes
-from sweep.analysis.export.chosen import Confirmation, newest
+from sweep.analysis.export import chosen
 from sweep.analysis.findings import doubts, failures, named
 from sweep.analysis.opening import history, reconsidered
 from sweep.analysis.probes import Probe
@@ -66,7 +66,7 @@ def write(folder: StudyFolder, *, measure: bool = True, say: Callable[[str], Non
         )
     if not ledger.trials:
         raise StudyError(f"{folder.path} has no trials to report yet; `sweep resume {study.name}` runs them")
-    confirmation = newest(folder, ledger)
+    confirmation = chosen.confirmation(folder, ledger)
     found = confirmation.found if confirmation else []
     networks = _looked_at(folder, study, ledger, confirmation, measure, say)
     judged = build("threat_model", study.space.tree["threat_model"]).epsilon
@@ -81,7 +81,7 @@ def _rendered(
     folder: StudyFolder,
     study: Study,
     ledger: Ledger,
-    confirmation: Confirmation | None,
+    confirmation: chosen.Confirmation | None,
     networks: _Networks,
     figures: dict[str, Drawn],
     exhibits: list[Exhibit],
@@ -136,7 +136,7 @@ def _looked_at(
     folder: StudyFolder,
     study: Study,
     ledger: Ledger,
-    confirmation: Confirmation | None,
+    confirmation: chosen.Confirmation | None,
     measure: bool,
     say: Callable[[str], None],
 ) -> _Networks:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sweep.analysis.confirm import verdict
-from sweep.analysis.export.chosen import Confirmation
+from sweep.analysis.export import choose
+from sweep.analysis.export.chosen import Chosen, Confirmation
 from sweep.analysis.report.accuracy import CLEAN
 from sweep.analysis.results import best_by_defense, hypervolume, pareto
+from sweep.errors import StudyError
 from sweep.objective import Maximize
 from sweep.orchestration.folder import StudyFolder
 from sweep.study import Study
@@ -97,16 +99,25 @@ def overfitting(study: Study, ledger: Ledger) -> str:
 
 def again(folder: StudyFolder, study: Study, ledger: Ledger) -> list[tuple[str, str]]:
     """Commands, and what each does."""
-    name = folder.path.name
-    commands = [(f"sweep export {name} --best --to best/", "the best trial's configuration, weights and figures")]
-    commands += [
-        ("sweep trial best/", "that trial again, alone: the same figures to the last digit on CPUs of one kind")
-    ]
+    name, commands = folder.path.name, []
+    if not _is_refused(choose.best, folder):
+        commands += [
+            (f"sweep export {name} --best --to best/", "the best trial's configuration, weights and figures"),
+            ("sweep trial best/", "that trial again, alone: the same figures to the last digit on CPUs of one kind"),
+        ]
     if not ledger.confirmations:
         commands += [(f"sweep confirm {name}", "the best few with fresh seeds on the test split: what may be claimed")]
-    else:
+    elif not _is_refused(choose.confirmed, folder):
         commands += [(f"sweep export {name} --confirmed --to confirmed/", "what the confirmation found best")]
     return [*commands, (f"sweep report {name}", "this page")]
+
+
+def _is_refused(choice: Callable[[StudyFolder, Ledger], Chosen], folder: StudyFolder) -> bool:
+    try:
+        choice(folder, folder.ledger())
+    except StudyError:
+        return True
+    return False
 
 
 def _with_error(trial: TrialRecord, metric: str, images: int | None) -> str:
