@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 
 import plotly.graph_objects as go
 
@@ -45,7 +46,8 @@ def clean_against_adversarial(study: Study, ledger: Ledger, found: Sequence[Conf
     _confirmed_points(figure, found, theme.colours(ledger))
     ranked = ledger.ranked(goal)
     best = _points_of([*ranked[: len(ranked) // 2], *best_by_defense(ledger, goal)], goal.metric)
-    box = _box([*best, *((one.clean.mean, one.worst_case.mean) for one in found)])
+    best += [(end(one.clean), end(one.worst_case)) for one in found for end in (attrgetter("low"), attrgetter("high"))]
+    box = _box(best)
     whole = _box(_points_of(shown, goal.metric))
     if len(shown) < _CROWD or not box or not whole or not _is_corner(box, whole):
         return [figure]
