@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from sweep.analysis.export.chosen import Chosen
     from sweep.orchestration.folder import StudyFolder
 
+_CHAMPION = "Also a version of this model in MLflow: the champion, if none there is better."
+Register = Annotated[str | None, typer.Option("--register", metavar="NAME", help=_CHAMPION)]
+
 
 def export(
     study: Annotated[str, typer.Argument(help="A study's name, folder or URI.")],
@@ -35,14 +38,7 @@ def export(
     onnx: Annotated[
         bool, typer.Option("--onnx", help="Also model.onnx, whose logits are compared with the network's.")
     ] = False,
-    register: Annotated[
-        str | None,
-        typer.Option(
-            "--register",
-            metavar="NAME",
-            help="Also a version of this model in MLflow: the champion, if none there is better.",
-        ),
-    ] = None,
+    register: Register = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite an export that is there.")] = False,
     studies: Studies = DEFAULT_STUDIES,
     include_suspect: IncludeSuspect = False,
@@ -53,7 +49,6 @@ def export(
 
     Example: sweep export digits --best --to best/
     """
-    from sweep.analysis.export import bundle
     from sweep.errors import StudyError
     from sweep.orchestration.folder import StudyFolder
 
@@ -63,11 +58,7 @@ def export(
         raise StudyError("--register makes one trial the champion: choose it with --trial N")
     folder = StudyFolder.find(studies, study)
     found = _chosen(folder, best, confirmed, number, include_suspect)
-    if pareto:
-        written = bundle.export_front(found, to or Path(f"{folder.path.name}-front"), force=force, onnx=onnx)
-    else:
-        default = Path(f"{found[0].folder.path.name}-{found[0].trial.number:04d}")
-        written = bundle.export(found[0], to or default, force=force, onnx=onnx)
+    written = _written(folder, found, pareto, to, force, onnx)
     if not as_json:
         typer.echo("\n".join([*map(_summed_up, found), *(f"  {path}" for path in written)]))
     done = None if register is None else _register(found[0], register, tracking_uri)
@@ -76,6 +67,17 @@ def export(
         typer.echo(json.dumps(told, indent=2))
     elif done:
         typer.echo(_registered(done))
+
+
+def _written(
+    folder: StudyFolder, found: list[Chosen], pareto: bool, to: Path | None, force: bool, onnx: bool
+) -> list[Path]:
+    from sweep.analysis.export import bundle
+
+    if pareto:
+        return bundle.export_front(found, to or Path(f"{folder.path.name}-front"), force=force, onnx=onnx)
+    default = Path(f"{found[0].folder.path.name}-{found[0].trial.number:04d}")
+    return bundle.export(found[0], to or default, force=force, onnx=onnx)
 
 
 def _chosen(
