@@ -15,6 +15,7 @@ from sweep.orchestration.worker import Assignment
 Error = dict[str, str]
 DIED = {"class": "WorkerDied", "message": "its process was killed, or crashed (what it wrote before is in its log)"}
 NODE_DIED = {"class": "NodeDied", "message": "its node was lost"}
+CUT_OFF = {"class": "WorkerUnreachable", "message": "its process was killed, or its node was lost or cut off"}
 KILLED_FOR_MEMORY = {"class": "OutOfMemoryError", "message": "its node ran out of memory, and Ray killed its process"}
 
 
@@ -141,6 +142,8 @@ def death(text: str) -> Error:
         return KILLED_FOR_MEMORY
     if "node has died" in text:
         return NODE_DIED
+    if "actor is temporarily unavailable" in text:
+        return CUT_OFF
     if "actor died" in text and "its creation task" not in text:
         return DIED
     name, _, message = (text.strip().splitlines() or [""])[-1].partition(": ")

@@ -82,6 +82,7 @@ class Keeper:
         self.away: str | None = None  # why the store lacks something, while it does not answer
         self._path, self._storage, self._lease, self._journal, self._say = path, storage, lease, journal, say
         self._sent: dict[str, bytes] = {}
+        self._awaited = 0  # bytes of the journal
         self._ended: deque[tuple[str, int]] = deque()
         self._beaten, self._deadline = time.monotonic(), math.inf
         self._wake, self._closing = threading.Event(), threading.Event()
@@ -101,10 +102,14 @@ class Keeper:
             self._say(f"{self._storage} lacks the end of the journal ({self.away}); the next command here sends it")
 
     def abreast(self, seconds: float) -> bool:
-        """Whether the store holds all that the journal does, after waiting for it so long."""
+        """Whether the store holds what the journal did when this was first asked, after waiting for it so long."""
+        self._awaited = self._awaited or self._size()  # what comes meanwhile shall not put it off for ever
         self._wake.set()
         with self._turned:
-            return self._turned.wait_for(self._is_abreast, seconds)
+            is_there = self._turned.wait_for(lambda: self._journal.size >= self._awaited, seconds)
+        if is_there:
+            self._awaited = 0
+        return is_there
 
     def discard(self, name: str) -> None:
         """Delete a file in the store, when it holds all that the journal does now."""

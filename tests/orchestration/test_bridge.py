@@ -9,7 +9,7 @@ import pytest
 from tiny_study import events, searching, tiny
 
 from sweep.errors import StudyError
-from sweep.orchestration.bridge import DIED, KILLED_FOR_MEMORY, NODE_DIED, Bridge, death
+from sweep.orchestration.bridge import CUT_OFF, DIED, KILLED_FOR_MEMORY, NODE_DIED, Bridge, death
 from sweep.study import Budget, Resources
 
 # As Ray 2.60 words them, shortened.
@@ -21,6 +21,8 @@ unexpectedly exits with a connection error code 2. End of file. Some common caus
 NODE = """The actor died unexpectedly before finishing this task.
 \tpid: 9453
 The actor died because its node has died. Node Id: 7a84 its node was terminated unexpectedly: health check failed"""
+SEVERED = """The actor 77e210af70e8319ce6644e5201000000 is unavailable: The actor is temporarily unavailable: \
+RpcError: RPC error: Socket closed rpc_code: 14. The task may or may not have been executed on the actor."""
 BROKEN = """Failure # 1 (occurred at 2026-11-21_14-00-00)
 The actor died because of an error raised in its creation task, ray::TrialActor.__init__() (pid=1, ip=127.0.0.1)
   File "worker.py", line 1, in <module>
@@ -38,7 +40,7 @@ Top 10 memory users: PID\tMEM(GB)\tCOMMAND
 
 def test_equal_deaths_are_equal_lines() -> None:
     assert death(KILLED) == death(KILLED.replace("9453", "17")) == death("") == DIED
-    assert death(NODE) == NODE_DIED and death(MONITOR) == KILLED_FOR_MEMORY
+    assert death(SEVERED) == CUT_OFF and death(NODE) == NODE_DIED and death(MONITOR) == KILLED_FOR_MEMORY
     assert death(BROKEN) == {"class": "ModuleNotFoundError", "message": "No module named 'sweep'"}
 
 

@@ -49,6 +49,8 @@ class Store:
 
     def leave(self) -> None:
         self._server.stop()
+        if self._server._server:
+            self._server._server.server_close()  # who calls is refused, rather than left waiting
 
     def come_back(self) -> None:
         self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=self._port, verbose=False)
@@ -62,7 +64,6 @@ def s3() -> Iterator[Store]:
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             patch.setenv(name, "testing")
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        patch.setenv("AWS_MAX_ATTEMPTS", "1")
         store = Store()
         yield store
         store.leave()
@@ -180,8 +181,9 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeper, "GROWTH_EVERY", 0.05)
     monkeypatch.setattr(lease, "PATIENCE", 1.0)
     monkeypatch.setattr(lease, "SETTLE", 0.05)
-    monkeypatch.setattr(storage, "FIRST_WAIT", 0.1)
-    monkeypatch.setattr(keeper, "FIRST_WAIT", 0.1)
+    for module in (storage, keeper):
+        monkeypatch.setattr(module, "FIRST_WAIT", 0.1)
+        monkeypatch.setattr(module, "LONGEST_WAIT", 0.5)
 
 
 def begun(path: Path, root: str, **changes: Any) -> StudyFolder:
@@ -291,6 +293,28 @@ def test_a_store_that_is_away_is_waited_for(hasty: None, s3: Store, tmp_path: Pa
     ended = events(folder.path, "ended")
     assert [event["end"] for event in ended] == ["completed"] and len(events(folder.path, "reported")) == 3
     assert "no trial begins until it does" in said[0] and said[1].endswith("answers again") and len(said) == 2
+
+
+def test_a_slow_store_holds_up_no_trial_for_ever(hasty: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The others go on reporting meanwhile, and the store is never at the journal's end."""
+    write = Storage.write
+
+    def slow_write(self: Storage, name: str, content: bytes) -> None:
+        time.sleep(0.2)
+        write(self, name, content)
+
+    folder = begun(tmp_path / "a", f"file://{tmp_path}/nfs")
+    with opened(folder) as search:
+        first = asked(search)
+        search.started(first.number, "here", 1)
+        monkeypatch.setattr("sweep.orchestration.search.STORE_SECONDS", 0.05)
+        monkeypatch.setattr(Storage, "write", slow_write)
+        for epoch in range(1, 50):
+            report(search, first.number, epoch, 0.5)
+            if (second := search.ask()) is not None:
+                break
+        assert second is not None and epoch > 1
+        monkeypatch.undo()
 
 
 def test_a_trial_broken_off_goes_on_from_its_checkpoint_in_the_store(root: str, tmp_path: Path) -> None:
