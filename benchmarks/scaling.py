@@ -239,16 +239,15 @@ def main() -> None:
         worst = min(worst, found / nodes / single)
         allowed = found * given.epochs * given.epoch / 3600 / places
         print(f"| {nodes} | {places} | {found:,.0f} | {allowed:.2f} | {found / nodes / single:.2f} |", flush=True)
-    print("\n| at once | in processes | CPU ms/s | a trial | memory MB | a trial, KB |\n|---|---|---|---|---|---|")
+    print("\n| at once | in processes | CPU ms/s | a trial | memory MB |\n|---|---|---|---|---|")
     for count in given.at_once:
         if real := count <= given.processes:
             with cluster(1, count) as address:
                 found = measured("cost", address, count)
         else:
             found = measured("simulated", count)
-        cpu, memory = found["cpu"], found["memory"]
-        row = f"| {count} | {'yes' if real else 'no'} | {cpu:.0f} | {cpu / count:.2f} |"
-        print(f"{row} {memory / 1e6:.0f} | {memory / count / 1e3:.0f} |", flush=True)
+        cpu, memory = found["cpu"], found["memory"] / 1e6
+        print(f"| {count} | {'yes' if real else 'no'} | {cpu:.0f} | {cpu / count:.2f} | {memory:.0f} |", flush=True)
     sys.exit(1 if worst < LEAST_EFFICIENCY else 0)
 
 

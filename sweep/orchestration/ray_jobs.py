@@ -20,7 +20,12 @@ from ray.exceptions import RayError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 _REMEDY = (
-    "it is the address of Ray's dashboard (8265 unless changed); a token is in RAY_AUTH_TOKEN, or ~/.ray/auth_token"
+    "it is the address of Ray's dashboard (8265 unless changed); with RAY_AUTH_MODE=token the cluster's token is read "
+    "from RAY_AUTH_TOKEN, or ~/.ray/auth_token"
+)
+_NO_AGENT = (
+    "its head's agent did not start, most often because another Ray on that machine has its port: `ray start --head "
+    "--dashboard-agent-listen-port=...` gives it another one"
 )
 
 
@@ -64,4 +69,5 @@ class Jobs:
             yield
         except (RayError, RuntimeError, ConnectionError) as error:
             reason = str(error).strip().split("\n")[0]
-            raise StudyError(f"Ray's jobs at {self.address}: {reason}; {_REMEDY}") from error
+            remedy = _NO_AGENT if "No available agent" in reason else _REMEDY
+            raise StudyError(f"Ray's jobs at {self.address}: {reason.rstrip('.')}; {remedy}") from error

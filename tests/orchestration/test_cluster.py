@@ -112,8 +112,11 @@ def cluster() -> Iterator[Cluster]:
     assert b"No module named 'sweep'" in absent.stderr
     cluster = Cluster(folder, f"127.0.0.1:{port}", f"http://127.0.0.1:{page}", environment)
     try:
-        ports_of = (f"--port={port}", f"--dashboard-port={page}", f"--ray-client-server-port={next(ports)}")
-        cluster.start("a", "--head", "--num-cpus=0", *ports_of)
+        options = [f"--port={port}", f"--dashboard-port={page}", f"--ray-client-server-port={next(ports)}"]
+        options += [
+            f"--dashboard-agent-listen-port={next(ports)}"
+        ]  # jobs want the agent, and other tests run Rays, too
+        cluster.start("a", "--head", "--num-cpus=0", *options)
         cluster.start("b", f"--address={cluster.address}", "--num-cpus=2")
         wait_for(page)
         yield cluster
