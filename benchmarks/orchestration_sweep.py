@@ -6,10 +6,11 @@ python benchmarks/orchestration_sweep.py TRIALS FOLDER TRACKING_URI
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from sweep.orchestration.folder import StudyFolder
 from sweep.orchestration.search import opened
 from sweep.orchestration.worker import Assignment
 from sweep.study import Asha, Budget, Choice, Integer, LogUniform, Maximize, SearchSpace, Study, Uniform
-from sweep.tracking.journal import read
 from sweep.tracking.mlflow import Mirror
 
 METRIC = "validation/pgd_10/adversarial_accuracy"
@@ -44,24 +44,49 @@ def idle(assignment: Assignment) -> Iterator[dict[str, Any]]:
     yield origin | {"end": "completed", "final": {METRIC: value}, "validity": None, "error": None}
 
 
+class Clock:
+    """When the first trial began and the last one ended, as trials of the documented pattern are timed."""
+
+    def __init__(self) -> None:
+        self.first = self.last = self.cpu = math.nan
+        self.ended = 0
+
+    def hear(self, event: Mapping[str, Any]) -> None:
+        if event["event"] == "started" and math.isnan(self.first):
+            self.first, self.cpu = time.monotonic(), time.process_time()
+        if event["event"] == "ended":
+            self.last, self.ended = time.monotonic(), self.ended + 1
+
+
+class Timed(Mirror):
+    """The mirror, and its thread's seconds of CPU."""
+
+    cpu = 0.0
+
+    def _follow(self) -> None:
+        super()._follow()
+        self.cpu = time.thread_time()
+
+
 def sweep(trials: int, folder: Path, uri: str) -> dict[str, float]:
     """`sweep run` of a study whose trials say a figure and end."""
     ray_tune.TrialActor = Idle
-    study = _study(trials)
+    study, clock = _study(trials), Clock()
     study_folder = StudyFolder.create(folder, study)
-    mirror = Mirror(study_folder.path, uri, study.name)
-    with opened(study_folder) as search:
+    mirror = Timed(study_folder.path, uri, study.name)
+    with opened(study_folder, clock.hear) as search:
         mirror.start()
         ray_tune.run(search)
     began = time.monotonic()
     unsent = mirror.stop(3600)
     drained = time.monotonic() - began
     assert not unsent, mirror.last_error
-    times = {
-        name: [e["time"] for e, _ in read(study_folder.journal) if e["event"] == name] for name in ("asked", "ended")
+    assert clock.ended == trials
+    return {
+        "seconds": clock.last - clock.first + drained,
+        "cpu": time.process_time() - clock.cpu,
+        "mirror": mirror.cpu,
     }
-    assert len(times["ended"]) == trials
-    return {"seconds": max(times["ended"]) - min(times["asked"]) + drained, "draining": drained}
 
 
 def _study(trials: int) -> Study:

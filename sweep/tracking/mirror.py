@@ -50,7 +50,7 @@ class JournalMirror(ABC):
 
     poll_interval = 5.0
     longest_wait = 60.0
-    rest = 20.0  # times as long as it has just worked: on end it takes at most a twentieth of a processor
+    rest = 100.0  # times as long as it has just worked: tracking takes a hundredth of a sweep's time, not more
 
     def __init__(self, folder: Path, address: str) -> None:
         self.folder = folder
