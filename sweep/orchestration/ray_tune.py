@@ -193,7 +193,14 @@ def _run(search: Search, bridge: Bridge, at_once: int | None) -> None:
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: str(trial.trial_id),
             ),
-            run_config=tune.RunConfig(name=search.study.name, storage_path=scratch, verbose=0),
+            run_config=tune.RunConfig(
+                name=search.study.name,
+                storage_path=scratch,
+                checkpoint_config=tune.CheckpointConfig(
+                    checkpoint_at_end=False
+                ),  # of scratch, other machines see nothing
+                verbose=0,
+            ),
         )
         tuner.fit()
 
