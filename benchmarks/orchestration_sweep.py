@@ -19,6 +19,7 @@ from sweep.orchestration.folder import StudyFolder
 from sweep.orchestration.search import opened
 from sweep.orchestration.worker import Assignment
 from sweep.study import Asha, Budget, Choice, Integer, LogUniform, Maximize, SearchSpace, Study, Uniform
+from sweep.tracking.mirror import Destination
 from sweep.tracking.mlflow import Mirror
 
 METRIC = "validation/pgd_10/adversarial_accuracy"
@@ -59,13 +60,18 @@ class Clock:
 
 
 class Timed(Mirror):
-    """The mirror, and its thread's seconds of CPU."""
+    """The mirror, and its thread's seconds of CPU once it has imported MLflow and connected."""
 
-    cpu = 0.0
+    cpu = connected = 0.0
+
+    def _connect(self) -> Destination:
+        destination = super()._connect()
+        self.connected = time.thread_time()
+        return destination
 
     def _follow(self) -> None:
         super()._follow()
-        self.cpu = time.thread_time()
+        self.cpu = time.thread_time() - self.connected
 
 
 def sweep(trials: int, folder: Path, uri: str) -> dict[str, float]:
