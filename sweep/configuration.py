@@ -80,7 +80,7 @@ class TrialConfig(Record):
         mistakes = [
             *misjudged(self.threat_model, (*attacks, *self.test_attacks, *self.defense.attacks)),
             *ambiguous(attacks),
-            *ambiguous(self.test_attacks),
+            *ambiguous(self.test_attacks, "test_attacks"),
             *unreported(self.objective, self.validation_attacks),
         ]
         if isinstance(self.learning_rate_schedule, Adaptive):
@@ -128,12 +128,10 @@ def misjudged(threat_model: ThreatModel, attacks: Iterable[Attack]) -> list[str]
     ]
 
 
-def ambiguous(attacks: Iterable[Attack]) -> list[str]:
+def ambiguous(attacks: Iterable[Attack], field: str = "final_attacks") -> list[str]:
     """A sentence for each name that two attacks would report as."""
     counts = Counter(attack.label for attack in attacks)
-    return [
-        f"final_attacks: two attacks would both report as '{label}'" for label, count in counts.items() if count > 1
-    ]
+    return [f"{field}: two attacks would both report as '{label}'" for label, count in counts.items() if count > 1]
 
 
 def unreported(objective: Iterable[Goal], validation_attacks: Iterable[Attack]) -> list[str]:
@@ -141,7 +139,9 @@ def unreported(objective: Iterable[Goal], validation_attacks: Iterable[Attack]) 
     names = metric_names(validation_attacks)
     wanted = dict.fromkeys(metric for goal in objective for metric in (goal.metric, *goal.subject_to))
     return [
-        f"objective: no trial will report this: {unknown('metric', metric, names)}"
+        f"objective: {metric} is measured as the trial chose to train, and so judges nobody: name a validation/ one"
+        if metric.startswith("train/")
+        else f"objective: no trial will report this: {unknown('metric', metric, names)}"
         for metric in wanted
         if metric not in names
     ]

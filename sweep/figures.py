@@ -65,10 +65,12 @@ def refuse_non_finite(metrics: Mapping[str, float], when: str) -> None:
 
 
 def metric_names(attacks: Iterable[Attack]) -> set[str]:
-    """Every metric of an epoch that an objective may name, given the validation attacks."""
+    """Every metric of an epoch that an objective may name, given the validation attacks.
+
+    None of the training part's: those are taken at the radius, and by the attack, that the trial itself chose.
+    """
     labels = [label for attack in attacks for label in attack.labels]
-    parts = ("loss", "clean_loss", "clean_accuracy", "adversarial_loss", "adversarial_accuracy")
-    names = {f"train/{part}" for part in parts} | {"validation/clean_accuracy", "validation/clean_loss"}
+    names = {"validation/clean_accuracy", "validation/clean_loss"}
     names |= {f"validation/{label}/adversarial_accuracy" for label in labels}
     if len(labels) > 1:
         names.add("validation/worst_case/adversarial_accuracy")

@@ -183,7 +183,8 @@ class Study(Record):
 
     @property
     def fingerprint(self) -> str:
-        """Changes with anything that would give other figures: not with the budget, the text, or what trials run on.
+        """Changes with anything that would give a trial other figures, or the sampler another task: not with the
+        budget, the text, what trials run on, or how many run at once (which changes what is proposed, and no trial).
 
         (A trial's CPUs are its threads, and the order of sums differs with their number.)
         """

@@ -1,4 +1,4 @@
-"""Training, on one page: Algorithm 1 of Delviz et al. (2024), of which every other defense here is a special case.
+"""Training, on one page: Algorithm 1 of Delviz et al. (2024), where each defense has its own line for the loss.
 
     for each epoch:
         epsilon, alpha  <-  their schedule and rule

@@ -1,8 +1,9 @@
-"""One trial: the only place where names become objects. Configuration -> components -> training -> figures and weights.
+"""One trial: a configuration's components brought together, trained and judged. Configuration -> figures and weights.
 
 A trial keeps its own folder: `config.json`, `checkpoint.pt` (last and best network, optimizer, figures so far) and,
-when it completes, `best.safetensors`, `last.safetensors` and `metrics.json`. It knows nothing of who runs it. What it
-finds there and cannot use, as a damaged checkpoint or another trial's files, it sets aside, and begins anew.
+when it completes, `best.safetensors`, `last.safetensors`, `verdicts.safetensors` and `metrics.json`. It knows nothing
+of who runs it. What it finds there and cannot use, as a damaged checkpoint or another trial's files, it sets aside, and
+begins anew.
 """
 
 from __future__ import annotations

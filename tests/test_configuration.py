@@ -69,6 +69,12 @@ def test_a_fingerprint_is_of_the_content_not_of_its_order() -> None:
         fingerprint(float("nan"))
 
 
+def test_what_a_trial_measures_of_its_own_training_is_no_goal() -> None:
+    """Its radius is searched: with next to none, any network is robust."""
+    (said,) = mistakes(objective=[{"metric": "train/adversarial_accuracy"}])
+    assert said.startswith("objective: train/adversarial_accuracy is measured as the trial chose to train")
+
+
 def test_second_derivatives_are_not_compiled() -> None:
     said = ["compile: gradient_regularization needs second derivatives, which torch.compile does not give"]
     assert mistakes(compile=True, defense="gradient_regularization") == said

@@ -269,8 +269,7 @@ def test_every_metric_is_finite_and_every_name_an_objective_may_use_is_right(def
     trial = trained(defense, validation_attacks=["fgsm", PGD])
     metrics = trial.results[-1].metrics
     assert all(math.isfinite(value) for value in metrics.values())
-    missing = metric_names(trial.config.validation_attacks) - metrics.keys()
-    assert missing == ({"train/adversarial_loss", "train/adversarial_accuracy"} if defense == "standard" else set())
+    assert metric_names(trial.config.validation_attacks) <= metrics.keys()
 
 
 def test_losses_are_means_over_the_epoch() -> None:

@@ -1,7 +1,8 @@
 """The attack owns the loop, the threat model the geometry, the objective says what is raised.
 
-An attack is used in two ways. In training it returns its last, most harmful iterate. In evaluation (`until_broken`) it
-keeps the first misclassified point wherever on its path that came, and stops working on that example.
+An attack is used in two ways. In training it returns its last iterate, of several restarts the most harmful. In
+evaluation (`until_broken`) it keeps the first misclassified point wherever on its path that came, and stops working on
+that example.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ def load_study(path: Path) -> Study:
         names = runpy.run_path(str(path))
     except ValidationError as error:
         lines = [line for text in problems(error) for line in text.split("\n")]
-        raise ConfigurationError(str(path), lines) from error
+        raise ConfigurationError(f"{path}{_line(path, error)}, {error.title}", lines) from error
     except SyntaxError as error:
         raise StudyError(f"{path}, line {error.lineno}: {error.msg}") from error
     except ConfigurationError:
@@ -34,7 +34,8 @@ def load_study(path: Path) -> Study:
         raise StudyError(f"{path} cannot be evaluated: {type(error).__name__}: {error}{_line(path, error)}") from error
     study = names.get("STUDY")
     if not isinstance(study, Study):
-        raise StudyError(f"{path} defines no STUDY: a search-space file holds one `STUDY = Study(...)`")
+        found = f"its STUDY is of type {type(study).__name__}" if "STUDY" in names else "it defines no STUDY"
+        raise StudyError(f"{path}: {found}, and a search-space file holds one `STUDY = Study(...)`")
     if study.confirms:
         raise StudyError(f"{path}: the test split is closed during a search; `sweep confirm` opens it when one is done")
     return study.model_copy(update={"description": (names.get("__doc__") or "").strip()})

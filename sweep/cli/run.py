@@ -192,7 +192,7 @@ def _search(
         finally:
             written = results.write(search.ledger, folder.path)
     reconsider(StudyFolder(folder.searched() or folder.path))
-    unsent = _wait_for(mirror, progress.say)
+    unsent = _wait_for(mirror, progress.say, 2.0 if search.interrupted else DRAIN_SECONDS)
     options = _options(folder.path.parent, address, uri, in_process)
     if study.confirms:
         show_confirmation(folder)
@@ -221,12 +221,12 @@ def reconsider(searched: StudyFolder) -> None:
             results.write(ledger, searched.path)
 
 
-def _wait_for(mirror: JournalMirror, say: Callable[[str], None]) -> int:
+def _wait_for(mirror: JournalMirror, say: Callable[[str], None], seconds: float) -> int:
     """Let MLflow take the rest for a while; returns the events that it has not taken then."""
     if unsent := mirror.unsent():
-        say(f"MLflow lacks {unsent} events: waiting for at most {DRAIN_SECONDS:g} seconds (Ctrl-C: no longer)")
+        say(f"MLflow lacks {unsent} events: waiting for at most {seconds:g} seconds (Ctrl-C: no longer)")
     try:
-        return mirror.stop(DRAIN_SECONDS)
+        return mirror.stop(seconds)
     except KeyboardInterrupt:
         return mirror.stop(0)
 

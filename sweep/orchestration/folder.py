@@ -111,6 +111,8 @@ class StudyFolder:
         for folder in (cls(root / name), cls(Path(name))):
             if folder.exists():
                 return brought(folder.path, folder.storage) if folder.storage else folder
+        if Path(name).is_dir():
+            raise StudyError(f"{name} is a folder without a study: no study.json is in it")
         known = sorted(path.parent.name for path in root.glob("*/study.json"))
         raise StudyError(
             f"{unknown('study', name, known)} in {root}/; `sweep run` starts one, --studies says where they are"

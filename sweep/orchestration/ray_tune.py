@@ -256,7 +256,9 @@ def _init(**settings: Any) -> None:
         ray.init(**settings)
     except Exception as error:  # a bare one where a busy machine starts it too slowly
         reason = str(error).strip().split("\n")[0]
-        raise StudyError(f"Ray cannot be used at address '{settings['address']}': {reason}") from error
+        address = settings["address"]
+        remedy = "; on a crowded machine try again, or give --in-process" if address == "local" else ""
+        raise StudyError(f"Ray cannot be used at address '{address}': {reason}{remedy}") from error
 
 
 def _refuse_a_full_disk() -> None:

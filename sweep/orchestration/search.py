@@ -5,7 +5,8 @@
     lost(number, error) when a trial's process is gone
     overdue() -> the trials whose processes are to be killed
 
-Each call journals first and acts after. What a search knows is what its journal says, so opening one is resuming it.
+What is decided is journaled before anyone acts on it. What a search knows is what its journal says, so opening one is
+resuming it.
 """
 
 from __future__ import annotations

@@ -94,8 +94,8 @@ STUDY = Study(
 FILES = {  # what stands in the file, and what is said of it
     "nothing": ("", "defines no STUDY"),
     "no study": (TINY.replace("STUDY =", "study ="), "defines no STUDY"),
-    "another thing": ("STUDY = 3", "defines no STUDY"),
-    "a class": ("from sweep.study import Study as STUDY", "defines no STUDY"),
+    "another thing": ("STUDY = 3", "its STUDY is of type int"),
+    "a class": ("from sweep.study import Study as STUDY", "its STUDY is of type ModelMetaclass"),
     "a list of studies": (TINY.replace("STUDY = Study", "STUDY = list") + "", "tiny.py"),
     "broken syntax": (TINY.replace("epochs=2,", "epochs 2,"), "tiny.py, line"),
     "a bracket left open": (TINY[:-3], "tiny.py, line"),
