@@ -20,8 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from team_server import object_store
 from test_commands import TINY
 from tiny_study import events
+
+from sweep.errors import StudyError
+from sweep.orchestration.folder import StudyFolder
+from sweep.orchestration.storage import below
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(580)]
 
@@ -105,6 +110,7 @@ def cluster() -> Iterator[Cluster]:
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_TMPDIR": str(folder),
         "RAY_memory_monitor_refresh_ms": "0",
+        **dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "testing"),
     }
     absent = subprocess.run(
         [sys.executable, "-c", "import sweep"], cwd="/", env=environment, capture_output=True, check=False
@@ -170,6 +176,30 @@ def test_a_job_goes_on_without_the_one_who_sent_it_and_can_be_followed(cluster: 
     assert [event["end"] for event in events(study, "ended")] == ["completed"] * 3
     # A name instead of a file goes on with a study, and here there is none of that name.
     assert "unknown study 'tinny'; did you mean 'tiny'?" in cluster.sweep("submit", "tinny", *there, "--follow", code=1)
+
+
+def test_a_job_whose_study_is_in_a_store_goes_on_from_a_machine_that_has_nothing(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with object_store(tmp_path, "bucket") as store:
+        for name, value in store.environment.items():
+            monkeypatch.setenv(name, value)
+        storage = f"s3://bucket/studies?endpoint_override={store.endpoint}&region=us-east-1"
+        study, deadline = below(storage, "tiny"), time.monotonic() + PATIENCE
+        printed = cluster.sweep("submit", "tiny.py", "--address", cluster.page, "--storage", storage)
+        assert f"sweep status '{study}'" in printed
+        while True:  # whoever sent it is gone
+            with suppress(StudyError):  # it has not begun yet
+                folder = StudyFolder.find(tmp_path / "laptop" / "studies", study)
+                if events(folder.path, "closed") and folder.runner() is None:
+                    break
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        assert folder.ledger().counts() == {"completed": 3}
+        other = replace(cluster, folder=tmp_path)
+        other.sweep("extend", study, "--trials", "1")
+        assert "4 trials: 4 completed" in other.sweep("resume", study, "--in-process")
+        assert "say once where" in other.sweep("submit", study, "--address", cluster.page, "--storage", storage, code=2)
 
 
 PICKY = """per_trial=Resources(gpus=0.5, accelerator_type="A10G", labels={"pool": "spot"}),
