@@ -2,14 +2,15 @@
 
 An exception of a trial is its end: it would come again. An attempt is lost where the trial is not to blame: its
 process died, its node is gone, it hangs, or memory ran out that it shares with others. `Study.retries` says how often
-a trial is taken up again after that. A worker that cannot even start (a broken environment) is no attempt at all.
+a trial is taken up again after that (a node's loss need not count: `TrialRecord.is_blamed`). A worker that cannot even
+start (a broken environment) is no attempt at all.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from sweep.errors import StudyError
@@ -104,13 +105,13 @@ class Attempts:
                 self.over(number)
                 yield trial, "lost", {"class": "Hang", "message": limit}
 
-    def next_share(self, trial: TrialRecord, memory: Memory | None) -> int | None:
+    def next_share(self, trial: TrialRecord, error: Mapping[str, str], memory: Memory | None) -> int | None:
         """What the trial gets when it is taken up again, in multiples of the study's `per_trial`; None: it is not.
 
         Where memory ran out it is twice as much, so that fewer trials share a GPU or a node, and its figures stay the
         same. A trial that has all that there is would only run out of it again.
         """
-        if len(trial.losses) >= self.study.retries:
+        if trial.is_blamed(error) and trial.blamed >= self.study.retries:
             return None
         if memory is None:
             return trial.share

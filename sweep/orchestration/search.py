@@ -132,7 +132,7 @@ class Search:
         if not began:
             self._waiting.append(trial)
             self.attempts.not_begun(number, error)
-        elif share := self.attempts.next_share(trial, memory):
+        elif share := self.attempts.next_share(trial, error, memory):
             self.attempts.over(number)
             error = trial.place | error
             self._append("lost", trial=number, attempt=trial.attempts, error=error, share=share)

@@ -64,6 +64,7 @@ class TrialRecord:
     end: End | None = None
     attempts: int = 0
     losses: list[dict[str, str]] = field(default_factory=list)  # the errors of attempts that were not its own failures
+    blamed: int = 0  # how many of them count against it
     whole: int | None = None  # epochs of the configuration in whole, where trials are promoted
     promoted_from: int | None = None  # the trial of the same configuration with the next shorter schedule
     share: int = 1  # times the study's resources that the next attempt gets
@@ -77,6 +78,7 @@ class TrialRecord:
     error: dict[str, str] | None = None
     validity: dict[str, Any] | None = None  # what the checks found; None where none were asked
     refuted: list[str] = field(default_factory=list)  # checks failed when it was confirmed: see sweep.analysis.opening
+    _lost_at: int = 0  # its last epoch at its last loss
     _since: float | None = None  # until when the running attempt's seconds are counted
 
     @property
@@ -114,6 +116,12 @@ class TrialRecord:
         if self._since is not None and now is not None:
             self.seconds += max(now - self._since, 0.0)
         self._since = now if runs else None
+
+    def is_blamed(self, error: Mapping[str, str]) -> bool:
+        """Whether an attempt that was lost so counts against it. A node that went counts where it went before the trial
+        came on since its last loss: machines on spot may go any number of times, and no trial takes down all there are.
+        """
+        return error["class"] != "NodeDied" or self.epoch <= self._lost_at
 
     @property
     def is_suspect(self) -> bool:
@@ -253,12 +261,14 @@ class Ledger:
     def _lost(self, event: Mapping[str, Any]) -> None:
         trial = self.trials[event["trial"]]
         trial.tick(event["time"], runs=False)
+        trial.blamed += trial.is_blamed(event["error"])
         trial.losses.append(event["error"])
+        trial._lost_at = trial.epoch
         trial.share = event["share"]
 
     def _reopened(self, event: Mapping[str, Any]) -> None:
         trial = self.trials[event["trial"]]
-        trial.end, trial.best, trial.error, trial.losses = None, None, None, []
+        trial.end, trial.best, trial.error, trial.losses, trial.blamed = None, None, None, [], 0
 
     def _reported(self, event: Mapping[str, Any]) -> None:
         trial = self.trials[event["trial"]]

@@ -46,6 +46,22 @@ def test_a_lost_attempt_is_made_again_as_often_as_the_study_says_and_then_the_tr
     assert [event["epoch"] for event in events(folder, "reported")] == [1, 2, 3]
 
 
+def test_a_node_that_goes_counts_only_where_the_trial_had_not_come_on(tmp_path: Path) -> None:
+    """A machine on spot may be taken away after each epoch; a trial that takes its node down ends."""
+    gone = {"class": "NodeDied", "message": "its node was lost"}
+    with searching(tmp_path, tiny(retries=1, budget=Budget(trials=1))) as search:
+        for epoch in range(1, 5):
+            started(search)
+            report(search, 0, epoch, 0.5)
+            search.lost(0, gone)
+        assert len(search.ledger.trials[0].losses) == 4 and search.ledger.trials[0].blamed == 0
+        for _ in range(2):
+            assert search.ledger.trials[0].end is None
+            started(search)
+            search.lost(0, gone)
+        assert search.ledger.trials[0].end == "failed"
+
+
 def test_losses_count_across_sessions_and_an_exception_is_never_run_twice(tmp_path: Path) -> None:
     study = tiny(retries=1, budget=Budget(trials=2))
     with searching(tmp_path, study) as search:
