@@ -6,6 +6,7 @@ torch's reader does not look at the checksums that its writer leaves in the file
 
 from __future__ import annotations
 
+import hashlib
 import io
 import itertools
 import json
@@ -140,6 +141,15 @@ def load_metadata(path: Path) -> dict[str, str]:
     """The words about the weights that `save_weights` wrote with them."""
     with _opened(path) as file:
         return dict(file.metadata() or {})
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file's content, as 64 hexadecimal digits. Raises CheckpointError where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read ({error.strerror})") from None
 
 
 @contextmanager

@@ -3,7 +3,7 @@
     SweepError
     ├── ConfigurationError    a study, search space or trial configuration; holds every problem found, not the first
     ├── DataError             a dataset that is absent, malformed or of the wrong shape
-    ├── CheckpointError       a checkpoint or weight file that cannot be used
+    ├── CheckpointError       a checkpoint, or a file that a trial left, that cannot be used
     ├── DiskFullError         a disk without room for what is to be written
     ├── JournalError          a journal line that does not parse: names file and line
     ├── StorageError          a store that cannot be used, as without credentials
@@ -40,7 +40,7 @@ class DataError(SweepError):
 
 
 class CheckpointError(SweepError):
-    """A checkpoint or weight file that cannot be used."""
+    """A checkpoint, or a file that a trial left, that cannot be used."""
 
 
 class DiskFullError(SweepError):

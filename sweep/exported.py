@@ -25,9 +25,10 @@ from sweep.models.network import Network
 from sweep.registry import Record, validated
 from sweep.resources import choose_device
 from sweep.transfer import transfer
-from sweep.trial import build_network
+from sweep.trial import CONFIG, METRICS, build_network
+from sweep.trial import WEIGHTS as LEFT
 
-CONFIG, METRICS, WEIGHTS = TAKEN = ("config.json", "metrics.json", "model.safetensors")
+TAKEN = (CONFIG, METRICS, WEIGHTS := "model.safetensors")
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def take(trial: Path, to: Path) -> TrialConfig:
     config = validated(TrialConfig, load_json(trial), str(trial / CONFIG))
     for file in (CONFIG, METRICS):
         shutil.copyfile(trial / file, to / file)
-    weights = trial / f"{config.select}.safetensors"
+    weights = trial / LEFT[config.select]
     save_weights(to / WEIGHTS, load_weights(weights), shape_of(config, weights).metadata())
     return config
 

@@ -35,8 +35,11 @@ from sweep.training import EpochResult, Plan, State, train
 from sweep.validity import IMAGES, Known, Subject, Validity, collapse, examine
 
 CHECKPOINT = "checkpoint.pt"
+CONFIG = "config.json"
 METRICS = "metrics.json"  # the last file that a completed trial writes
 VERDICTS = "verdicts.safetensors"  # booleans [N] by attack, of the test split's examples in the source's order
+WEIGHTS = {"best": "best.safetensors", "last": "last.safetensors"}
+LEFT = (CONFIG, METRICS, *WEIGHTS.values(), VERDICTS)
 
 
 class Trial:
@@ -66,6 +69,7 @@ class Trial:
         self.validation = splits.validation.to(self.device)
         self.shape = splits.shape
         self.validity: Validity | None = None  # once finished
+        self.files: dict[str, str] = {}  # once finished: the SHA-256 of each file that it left in its folder
         self.note: str | None = None
         self._saved = time.monotonic()
         self._begin_anew(splits)
@@ -125,9 +129,11 @@ class Trial:
         self.network.load_state_dict(last)
         if self.folder is not None:
             about = self.shape.metadata()
-            checkpoint.save_weights(self.folder / "best.safetensors", self.best_weights, about)
-            checkpoint.save_weights(self.folder / "last.safetensors", last, about)
+            checkpoint.save_weights(self.folder / WEIGHTS["best"], self.best_weights, about)
+            checkpoint.save_weights(self.folder / WEIGHTS["last"], last, about)
             checkpoint.write_json(self.folder / METRICS, self.summary(figures))
+            there = [self.folder / name for name in LEFT]
+            self.files = {path.name: checkpoint.digest(path) for path in there if path.exists()}
         return figures
 
     def summary(self, final: dict[str, float]) -> dict[str, Any]:
@@ -179,7 +185,7 @@ class Trial:
             except CheckpointError as error:
                 self.note = f"{error}; it is now {checkpoint.set_aside(path).name}, and the trial begins anew"
                 self._begin_anew(splits)  # half of it may have been adopted
-        return checkpoint.write_json(folder / "config.json", self.config.to_json())
+        return checkpoint.write_json(folder / CONFIG, self.config.to_json())
 
     def _restore(self, path: Path) -> None:
         saved = checkpoint.load(path)
@@ -258,7 +264,7 @@ class Trial:
 def holds_another(folder: Path, config: TrialConfig) -> bool:
     """Whether a trial of another configuration has worked in the folder."""
     try:
-        return fingerprint(json.loads((folder / "config.json").read_text())) != config.fingerprint
+        return fingerprint(json.loads((folder / CONFIG).read_text())) != config.fingerprint
     except FileNotFoundError:
         return False
     except ValueError:  # not JSON, or NaN in it: nothing that a trial wrote

@@ -64,6 +64,7 @@ ORDER = [
     "orchestration.lock",
     "orchestration.provenance",
     "orchestration.folder",
+    "orchestration.evidence",
     "orchestration.warm_start",
     "orchestration.optuna_study",
     "orchestration.sampler",

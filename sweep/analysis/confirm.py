@@ -16,6 +16,7 @@ from sweep.analysis.statistics import SURE, Comparison, Interval, Verdicts, anal
 from sweep.checkpoint import load_weights
 from sweep.errors import StudyError
 from sweep.objective import Goal
+from sweep.orchestration.evidence import proven
 from sweep.orchestration.folder import StudyFolder
 from sweep.provisions import Confirmation
 from sweep.seeding import derive
@@ -200,7 +201,7 @@ class _Candidate:
     def verdicts(self, under: str = "worst_case") -> Verdicts:
         """Who withstood every attack, or is right where it stands ("clean"), [seeds, examples]: of a diverged training,
         nobody."""
-        files = [self.folder.trial(trial.number) / VERDICTS for trial in self.completed]
+        files = [proven(self.folder, trial, VERDICTS) for trial in self.completed]
         held = np.stack([load_weights(file)[under].numpy() for file in files])
         diverged = sum(trial.end == "diverged" for trial in self.trainings)
         return np.concatenate([held, np.zeros((diverged, held.shape[1]), dtype=bool)])

@@ -15,6 +15,7 @@ from sweep.analysis.results import best_by_defense
 from sweep.orchestration.folder import StudyFolder
 from sweep.study import Study
 from sweep.tracking.ledger import Ledger, TrialRecord
+from sweep.trial import WEIGHTS
 
 _SEEDS = 3  # trainings of a confirmed configuration that are looked at: more change the mean little
 _RADII = 5  # trials of a defense, spread over its training radii
@@ -28,6 +29,7 @@ class Trained:
     defense: str
     config: dict[str, Any]
     folder: Path
+    files: dict[str, str]  # the SHA-256 of what it left there, as the journal has them
     is_suspect: bool
 
     @property
@@ -38,7 +40,7 @@ class Trained:
     @property
     def weights(self) -> Path:
         """Those that count, as the configuration declares."""
-        return self.folder / ("best.safetensors" if self.config["select"] == "best" else "last.safetensors")
+        return self.folder / WEIGHTS[self.config["select"]]
 
     @property
     def radius(self) -> float | None:
@@ -85,7 +87,8 @@ def across_radii(ledger: Ledger) -> list[TrialRecord]:
 
 
 def _trained(folder: StudyFolder, trial: TrialRecord, number: int) -> Trained:
-    return Trained(number, trial.defense, trial.config, folder.trial(trial.number), trial.is_suspect)
+    there = folder.trial(trial.number)
+    return Trained(number, trial.defense, trial.config, there, trial.files, trial.is_suspect)
 
 
 def _spread(trials: Sequence[TrialRecord]) -> list[TrialRecord]:

@@ -17,6 +17,7 @@ from sweep.configuration import Several, TrialConfig
 from sweep.errors import StudyError
 from sweep.exported import restored
 from sweep.orchestration.budget import Spending
+from sweep.orchestration.evidence import proven
 from sweep.orchestration.folder import StudyFolder
 from sweep.provisions import Confirmation
 from sweep.racing import Contender, race
@@ -27,6 +28,7 @@ from sweep.soundness import DECIDED_BY_STUDY
 from sweep.study import Study, study_from
 from sweep.tracking.journal import Journal
 from sweep.tracking.ledger import Ledger, TrialRecord
+from sweep.trial import WEIGHTS
 
 SUFFIX = "-confirmation"
 
@@ -204,9 +206,8 @@ def _best_raced(
 
 def _contender(folder: StudyFolder, trial: TrialRecord, attacks: Sequence[Attack]) -> Contender:
     config = validated(TrialConfig, trial.config, f"trial {trial.number}")
-    weights = "best" if config.select == "best" else "last"
     splits, device = config.dataset.load(), choose_device(config.device)
-    network = restored(config, splits, folder.trial(trial.number) / f"{weights}.safetensors").to(device)
+    network = restored(config, splits, proven(folder, trial, WEIGHTS[config.select])).to(device)
     return Contender(network, splits.validation.to(device), attacks, config.threat_model, config.seed)
 
 

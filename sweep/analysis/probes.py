@@ -102,13 +102,18 @@ def probe(
 
 
 def _key(trained: Trained) -> str:
-    """Twelve hexadecimal digits of all that a probe depends on. Raises CheckpointError without weights."""
+    """Twelve hexadecimal digits of all that a probe depends on. Raises CheckpointError without the trial's weights."""
     try:
         weights = hashlib.sha256(trained.weights.read_bytes()).hexdigest()
     except OSError as error:
         raise CheckpointError(
             f"its weights {trained.folder.name}/{trained.weights.name} cannot be read ({error.strerror})"
         ) from None
+    if trained.files.get(trained.weights.name, weights) != weights:
+        raise CheckpointError(
+            f"its weights {trained.folder.name}/{trained.weights.name} are not those that it left: the journal has "
+            "another SHA-256; restore them from a copy"
+        )
     return fingerprint([_VERSION, weights, trained.config, IMAGES, MULTIPLES, EXAMPLES])
 
 

@@ -224,7 +224,7 @@ class Search:
         if message["end"] == "out_of_memory":
             self.lost(trial.number, message["error"], memory=message["memory"])
         else:
-            ending = {name: message.get(name) for name in ("final", "validity", "error")}
+            ending = {name: message.get(name) for name in ("final", "validity", "files", "error")}
             self._end(trial, message["end"], **ending)
 
     def _end(
@@ -234,13 +234,15 @@ class Search:
         *,
         final: Any = None,
         validity: Any = None,
+        files: Any = None,
         error: dict[str, str] | None = None,
     ) -> None:
         self.attempts.over(trial.number)
         if error and end != "diverged":
             error = trial.place | error
-        figures = {"best": trial.selected(self.study.select, self.goal), "final": final, "validity": validity}
-        self._append("ended", trial=trial.number, end=end, **figures, error=error)
+        best = trial.selected(self.study.select, self.goal)
+        kept = {"best": best, "final": final, "validity": validity, "files": files}
+        self._append("ended", trial=trial.number, end=end, **kept, error=error)
         self.sampler.tell(trial)
         self.folder.clear(trial)
 

@@ -75,6 +75,7 @@ class TrialRecord:
     is_condemned: bool = False  # early stopping said stop
     best: dict[str, Any] | None = None  # {"epoch", "metrics"} of the epoch that counts
     final: dict[str, float] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)  # the SHA-256 of each that it left; none in older journals
     error: dict[str, str] | None = None
     validity: dict[str, Any] | None = None  # what the checks found; None where none were asked
     refuted: list[str] = field(default_factory=list)  # checks failed when it was confirmed: see sweep.analysis.opening
@@ -284,6 +285,6 @@ class Ledger:
         trial = self.trials[event["trial"]]
         trial.tick(event["time"], runs=False)
         trial.end, trial.best, trial.error = event["end"], event["best"], event["error"]
-        trial.final = event["final"] or {}
+        trial.final, trial.files = event["final"] or {}, event.get("files") or {}
         trial.validity = event.get("validity")  # journals of before the checks have none
         trial.attributes = event.get("attributes", trial.attributes)

@@ -187,10 +187,9 @@ class Runs:
     def _log_model(self, run: str, number: int, tags: Mapping[str, str]) -> None:
         """Best effort as well: `sweep sync` looks for the models that are missing, and sends them."""
         self._refuse_absent_place("its model")
-        trial = StudyFolder(self._folder).trial(number)
         told = {name: tags[name] for name in ("defense", "validity") if name in tags}
         try:
-            models.log(self._client, self._experiment, run, trial, told)
+            models.log(self._client, self._experiment, run, StudyFolder(self._folder), number, told)
         except Exception as error:
             reason = shortened(redacted(f"{type(error).__name__}: {error}"), 300)
             raise _RefusedError(f"its model was not logged ({reason})") from error

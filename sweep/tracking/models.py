@@ -19,9 +19,11 @@ import numpy as np
 import sweep
 from sweep.datasets import ImageShape
 from sweep.errors import StudyError
-from sweep.exported import WEIGHTS, shape_of, take
+from sweep.exported import WEIGHTS, shape_of
+from sweep.orchestration.evidence import taken
 from sweep.orchestration.folder import StudyFolder
 from sweep.tracking.champion import reason_against
+from sweep.tracking.ledger import TrialRecord
 from sweep.tracking.store import client_of, experiment_of, explaining, found_runs, identity, library
 
 NAME = "model"  # of a run's logged model
@@ -36,8 +38,8 @@ from sweep.pyfunc import _load_pyfunc
 """
 
 
-def log(client: Any, experiment: str, run: str, trial: Path, tags: Mapping[str, str]) -> str:
-    """The identifier of a run's model, which is made from a completed trial's folder where the run has none yet."""
+def log(client: Any, experiment: str, run: str, study: StudyFolder, trial: int, tags: Mapping[str, str]) -> str:
+    """The identifier of a run's model, which is made from a completed trial's files where the run has none yet."""
     found = client.search_logged_models([experiment], filter_string=f"source_run_id = '{run}' AND name = '{NAME}'")
     if ready := [model for model in found if str(model.status) == "READY"]:
         return str(ready[0].model_id)
@@ -45,7 +47,7 @@ def log(client: Any, experiment: str, run: str, trial: Path, tags: Mapping[str, 
         client.delete_logged_model(begun.model_id)
     model = client.create_logged_model(experiment, NAME, source_run_id=run, tags=dict(tags), model_type="classifier")
     with tempfile.TemporaryDirectory() as folder:
-        save(trial, Path(folder), model.model_id)
+        save(study, study.ledger().trials[trial], Path(folder), model.model_id)
         client.log_model_artifacts(model.model_id, f"{folder}/{NAME}")
     client.finalize_logged_model(model.model_id, "READY")
     client.log_outputs(run, [library().entities.LoggedModelOutput(model.model_id, 0)])
@@ -61,11 +63,11 @@ def runs_with_model(client: Any, experiment: str) -> set[str]:
     return found
 
 
-def save(trial: Path, folder: Path, identifier: str) -> None:
+def save(study: StudyFolder, trial: TrialRecord, folder: Path, identifier: str) -> None:
     """Write the model of a completed trial as MLflow reads it, into `folder`/model."""
     mlflow, exported = library(), folder / "exported"
     exported.mkdir()
-    config = take(trial, exported)
+    config = taken(study, trial, exported)
     shape = shape_of(config, exported / WEIGHTS)
     mlflow.pyfunc.save_model(
         folder / NAME,
@@ -107,7 +109,7 @@ def _registered(client: Any, study: StudyFolder, trial: int, name: str, told: Ma
         raise StudyError(f"nothing was registered: the run of trial {trial} of {study.path} was deleted in MLflow")
 
     run = runs[0].run
-    model = log(client, experiment.experiment_id, run, study.trial(trial), told)
+    model = log(client, experiment.experiment_id, run, study, trial, told)
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name)
     source = client.get_logged_model(model).artifact_location

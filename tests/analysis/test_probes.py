@@ -81,7 +81,9 @@ def test_a_network_is_looked_at_once(folder: StudyFolder, tmp_path: Path) -> Non
     copy = StudyFolder(tmp_path / "tiny")
     weights = trained(copy)
     shutil.copyfile(weights[1].weights, weights[0].weights)
-    assert looked_at(copy)[2] == ["looking at trial 0 (standard) under pgd_2, in balls of several radii"]
+    _, missing, said = looked_at(copy)
+    assert said == [] and len(missing) == 1
+    assert missing[0].startswith("trial 0 (standard): its weights ") and "are not those that it left" in missing[0]
 
 
 def test_a_report_without_networks_says_what_it_lacks(
@@ -100,7 +102,7 @@ def test_a_report_without_networks_says_what_it_lacks(
 
 def test_of_one_trials_networks_it_is_said_once_that_they_are_lacking(folder: StudyFolder, tmp_path: Path) -> None:
     first, second = trained(folder)[:2]
-    seeds = [replace(first, folder=place.folder) for place in (first, second)]
+    seeds = [replace(first, folder=place.folder, files=place.files) for place in (first, second)]
     _, missing = probes.probe(tmp_path, seeds, measure=False, say=lambda _: None)
     said = "was not looked at; `sweep report` without --no-measure does"
     assert missing == [f"trial {first.trial} ({first.defense}) {said} (2 networks)"]

@@ -14,6 +14,7 @@ from sweep.analysis.statistics import Interval, analyse, binomial
 from sweep.attacks import Attack
 from sweep.checkpoint import load_weights
 from sweep.configuration import TrialConfig
+from sweep.orchestration.evidence import proven
 from sweep.seeding import derive
 from sweep.trial import VERDICTS
 
@@ -53,11 +54,11 @@ def of_seeds(chosen: Chosen) -> Figures | None:
     assert confirms is not None
     place = confirms.trials.index(candidate.number)
     trainings = [
-        confirmation.folder.trial(trial.number)
+        proven(confirmation.folder, trial, VERDICTS)
         for trial in confirmation.folder.ledger()
         if trial.number % len(confirms.trials) == place and trial.end == "completed"
     ]
-    rows = [load_weights(training / VERDICTS) for training in trainings]
+    rows = [load_weights(training) for training in trainings]
     rows += [{name: torch.zeros_like(held) for name, held in rows[0].items()}] * candidate.ends.count("diverged")
     labels = [attack.label for attack in confirms.attacks]
     rng = np.random.default_rng(derive(confirmation.folder.study().seed, "export"))

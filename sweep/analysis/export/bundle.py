@@ -12,7 +12,8 @@ from sweep.analysis.export.chosen import Chosen
 from sweep.analysis.export.robustbench import entry
 from sweep.checkpoint import folder_atomically, write_json, write_text
 from sweep.errors import StudyError
-from sweep.exported import TAKEN, WEIGHTS, load, shape_of, take
+from sweep.exported import TAKEN, WEIGHTS, load, shape_of
+from sweep.orchestration.evidence import taken
 
 CARD, ENTRY = "README.md", "robustbench.json"
 FILES = (*TAKEN, CARD, ENTRY, onnx_file.FILE_NAME)
@@ -41,7 +42,7 @@ def export_front(front: Sequence[Chosen], to: Path, *, force: bool = False, onnx
 
 
 def _fill(folder: Path, chosen: Chosen, name: str, onnx: bool) -> None:
-    config = take(chosen.folder.trial(chosen.trial.number), folder)
+    config = taken(chosen.folder, chosen.trial, folder)
     network = load(folder)  # what nobody can load is nothing to take away
     shape = shape_of(config, folder / WEIGHTS)
     told = onnx_file.write(network, config, shape, folder / onnx_file.FILE_NAME) if onnx else None
