@@ -52,6 +52,7 @@ ORDER = [
     "preview",
     "tracking.journal",
     "tracking.ledger",
+    "tracking.plausible",
     "orchestration.early_stopping",
     "orchestration.promotion",
     "orchestration.turns",

@@ -36,6 +36,7 @@ from sweep.orchestration.storage import Storage, is_uri
 from sweep.study import Budget, Study, study_from
 from sweep.tracking import journal
 from sweep.tracking.ledger import STRANGE, Ledger, TrialRecord, strange
+from sweep.tracking.plausible import contradicted, impossible
 from sweep.trial import CHECKPOINT, METRICS
 
 STORAGE = "storage.json"
@@ -192,11 +193,14 @@ class StudyFolder:
         return None
 
     def ledger(self) -> Ledger:
-        """What the journal says, summed up; empty where nothing was run yet."""
+        """What the journal says, summed up; empty where nothing was run yet. Raises JournalError where it cannot be."""
         ledger = Ledger()
         if self.journal.exists():
+            study = self.study()
             for line, (event, _) in enumerate(journal.read(self.journal), start=1):
                 try:
+                    if reason := impossible(event, study, ledger):
+                        raise contradicted(self.journal, line, reason)
                     ledger.apply(event)
                 except STRANGE as error:
                     raise strange(self.journal, line, error) from error

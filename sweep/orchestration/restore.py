@@ -7,11 +7,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sweep.errors import JournalError, StudyError
+from sweep.errors import StudyError
 from sweep.orchestration.early_stopping import Rungs
 from sweep.orchestration.turns import next_turn
 from sweep.study import Study
 from sweep.tracking.ledger import Ledger
+from sweep.tracking.plausible import impossible
 
 
 def contradiction(
@@ -23,15 +24,7 @@ def contradiction(
         return _session(event, ledger, fingerprint)
     if kind == "asked":
         return _asked(event, study, ledger, rungs)
-    return None if number is None else _of_a_trial(event, ledger)
-
-
-def contradicted(journal: Path, line: int, reason: str) -> JournalError:
-    """The refusal of a journal whose events do not fit together."""
-    return JournalError(
-        f"{journal}, line {line}: {reason}; a line is missing, was changed, or is another sweep's: restore the file "
-        "from a copy, or delete this line and all after it: the sweep goes on from what is left"
-    )
+    return None if number is None else _of_a_trial(event, ledger) or impossible(event, study, ledger)
 
 
 def refuse_disagreements(folder: Path, sentences: Iterable[str]) -> None:

@@ -23,12 +23,13 @@ from sweep.orchestration.attempts import Attempts, Memory
 from sweep.orchestration.budget import Spending
 from sweep.orchestration.folder import StudyFolder
 from sweep.orchestration.provenance import versions
-from sweep.orchestration.restore import contradicted, contradiction, refuse_disagreements
+from sweep.orchestration.restore import contradiction, refuse_disagreements
 from sweep.orchestration.sampler import Sampler
 from sweep.orchestration.turns import Turn, enqueued, next_turn, rungs_for
 from sweep.orchestration.worker import Assignment
 from sweep.tracking.journal import Journal, read
 from sweep.tracking.ledger import STRANGE, Ledger, TrialRecord, strange
+from sweep.tracking.plausible import contradicted
 
 STORE_SECONDS = 0.5  # that a question for a trial waits for the store that holds the study
 Listener = Callable[[Mapping[str, Any]], None]

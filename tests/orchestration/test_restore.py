@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_study import complete, events, finish, report, searching, tiny
+from tiny_study import METRIC, complete, events, finish, report, searching, tiny
 
 from sweep.errors import JournalError, StudyError
 from sweep.orchestration.folder import StudyFolder
@@ -91,6 +91,34 @@ def test_a_journal_that_contradicts_itself_is_refused(
     with pytest.raises(JournalError, match=rf"journal\.log, {said}.*delete this line and all after it"), opened(folder):
         raise AssertionError("never reached")
     assert folder.journal.read_bytes() == before
+
+
+CLEAN, WORST = "validation/clean_accuracy", "validation/worst_case/adversarial_accuracy"
+PRAISED: list[tuple[Callable[[Story], Any], str]] = [
+    (
+        changed("ended", 0, best={"epoch": 3, "metrics": {METRIC: 0.99}}),
+        "ends trial 0 with another .*epoch 3",
+    ),
+    (changed("ended", 0, best=None), "ends trial 0 with another best epoch"),
+    (
+        changed("ended", 1, best={"epoch": 2, "metrics": {METRIC: 0.99}}),
+        "ends trial 1 with another .*epoch 1",
+    ),
+    (changed("ended", 0, final={METRIC: 0.99, CLEAN: 0.9}), "trial 0 .* 0.9900 above .*clean_accuracy 0.9000, which"),
+    (changed("ended", 0, final={METRIC: 0.5, CLEAN: 0.9, WORST: 0.6}), f"trial 0 {WORST} 0.6000 above {METRIC} 0.5000"),
+    (changed("reported", 0, 2, metrics={METRIC: 0.99, CLEAN: 0.9}), f"says of trial 0 {METRIC} 0.9900 above {CLEAN}"),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), PRAISED)
+def test_figures_that_cannot_be_are_refused_by_whoever_chooses(
+    change: Callable[[Story], Any], said: str, folder: StudyFolder
+) -> None:
+    retold(folder, change)
+    with pytest.raises(JournalError, match=rf"journal\.log, line \d+: .*{said}"), opened(folder):
+        raise AssertionError("never reached")
+    with pytest.raises(JournalError, match=rf"journal\.log, line \d+: .*{said}"):
+        folder.ledger()
 
 
 def test_what_was_not_changed_resumes(folder: StudyFolder) -> None:

@@ -113,7 +113,7 @@ def asked(search: Search) -> Assignment:
 
 def report(search: Search, number: int, epoch: int, value: float, cost: float = 100.0) -> bool:
     """What a worker would say after an epoch."""
-    metrics = {METRIC: value, "validation/clean_accuracy": 0.9, "gradient_evaluations": cost * epoch}
+    metrics = {METRIC: value, "validation/clean_accuracy": max(value, 0.9), "gradient_evaluations": cost * epoch}
     return search.hear({"trial": number, "epoch": epoch, "metrics": metrics})
 
 

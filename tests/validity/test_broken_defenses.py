@@ -214,7 +214,7 @@ def test_none_is_exported_and_each_can_be_asked_for(examined: dict[str, Any], tm
         for number, how in enumerate([*RIGHT, "honest"]):
             assignment = search.ask()
             assert assignment is not None and assignment.number == number
-            metrics = {METRIC: 0.3 if how == "honest" else 0.99, "validation/clean_accuracy": 0.95}
+            metrics = {METRIC: 0.3 if how == "honest" else 0.99, "validation/clean_accuracy": 0.995}
             search.hear({"trial": number, "epoch": 1, "metrics": metrics})
             ending: dict[str, Any] = {"end": "completed", "final": {}, "validity": examined.get(how), "error": None}
             search.hear({"trial": number, **ending})
