@@ -18,7 +18,7 @@ from sweep.registry import validated
 from sweep.search_space import SearchSpace
 from sweep.study import Budget, Maximize, Study
 from sweep.trial import Trial
-from sweep.validity import CHECKS, Known, Subject
+from sweep.validity import CHECKS, Known, Subject, asked
 
 SPACE = {
     "model": {"name": "small_cnn", "width": 4},
@@ -123,3 +123,4 @@ def test_images_that_were_trained_on_are_found(trial: Trial) -> None:
 
     assert share(leaked, validation) == pytest.approx(0.03)
     assert share(train, validation, train) == 1, "of test images too"
+    assert CHECKS["V29"] in asked("fast"), "it costs a hash an image"
