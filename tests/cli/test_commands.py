@@ -7,7 +7,6 @@ import io
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -187,7 +186,8 @@ def test_a_finished_study_resumes_to_itself(workplace: Path) -> None:
 
 
 def test_what_to_do_next_names_the_folder_and_not_what_it_was_called(workplace: Path) -> None:
-    shutil.copytree(workplace / "studies" / "tiny", workplace / "renamed" / "moved")
+    sweep("run", "tiny.py", "--studies", "renamed", "--in-process", folder=workplace)
+    (workplace / "renamed" / "tiny").rename(workplace / "renamed" / "moved")
     printed = sweep("resume", "moved", "--studies", "renamed", "--in-process", folder=workplace)
     assert "sweep export moved --best" in printed and "sweep ui moved" in printed
 

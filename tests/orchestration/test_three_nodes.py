@@ -1,5 +1,5 @@
-"""Three Ray nodes that share nothing but an object store, behind a token: a digits sweep, in whose midst a node's power
-goes and another joins. By the journal's account no trial is lost, and none run twice.
+"""Three Ray nodes that share nothing but an object store, behind a token, and MLflow over PostgreSQL: a digits sweep,
+in whose midst a node's power goes and another joins. By the journal's account no trial is lost, and none run twice.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from pathlib import Path
 
 import pytest
 from machines import Machine, network, refusal
-from team_server import object_store
+from team_server import needs_postgres, object_store, team
 from tiny_study import events
 
 from sweep.orchestration.folder import StudyFolder
 from sweep.orchestration.storage import Storage, below
+from sweep.tracking.check import check
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(580)]
+pytestmark = [needs_postgres, pytest.mark.slow, pytest.mark.timeout(580)]
 ROOT = Path(__file__).parents[2]
 PATIENCE = 400.0  # seconds for anything that a busy machine may take its time over
 EPOCHS, TRIALS = 16, 8
@@ -87,8 +88,9 @@ def test_a_node_goes_another_joins_and_nothing_is_lost_or_run_twice(
     with (
         network(**ENVIRONMENT, RAY_AUTH_TOKEN=secrets.token_hex(32)) as net,
         object_store(tmp_path, "bucket", host=net.address) as store,
+        team(tmp_path, host=net.address) as server,
     ):
-        for name, value in store.environment.items():
+        for name, value in (store.environment | server.environment).items():
             monkeypatch.setenv(name, value)
         storage = f"s3://bucket/studies?endpoint_override={store.endpoint}&region=us-east-1"
         head, lost, other = (net.join(name) for name in ("a", "b", "c"))
@@ -97,13 +99,14 @@ def test_a_node_goes_another_joins_and_nothing_is_lost_or_run_twice(
         ray(lost, other, options=join)
         (head.folder / "digits.py").write_text(STUDY)
         search = ["run", "digits.py", "--address", f"{head.address}:6379", "--storage", storage]
-        driver = head.start(sys.executable, "-m", "sweep", *search, log="run.log")
+        driver = head.start(sys.executable, "-m", "sweep", *search, log="run.log", **server.environment)
         study = head.folder / "studies" / "digits"
         until(lambda: {"a", "b", "c"} <= set(places(study)) and far_in(study, "b"), driver, head)
         lost.kill()
         ray(net.join("d"), options=join)
         assert driver.wait(PATIENCE) == 0, head.said("run.log")
         account(study)
+        assert (found := check(study, server.uri, "digits")).is_faithful and found.runs == TRIALS + 1
         assert not (study / "trials").exists()  # the head saw none of what the others wrote
         there = StudyFolder.find(tmp_path / "laptop", below(storage, "digits"))
         assert there.journal.read_bytes() == (study / "journal.log").read_bytes()
