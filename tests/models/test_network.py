@@ -74,6 +74,7 @@ def test_bfloat16_gives_float32_logits_and_gradients() -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:The .grad attribute")  # torch's, of its own doing
 def test_training_alone_is_compiled() -> None:
     """The judge's passes stay the same bits; a checkpoint's names stay the same."""
+    torch._dynamo.utils.counters.clear()  # of what other tests compiled
     eager = lenet()
     compiled = Network(eager.core, [0.5], [0.25], compiles=True)
     assert list(compiled.state_dict()) == list(eager.state_dict())

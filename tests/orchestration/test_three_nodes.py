@@ -45,6 +45,7 @@ STUDY = Study(
 ENVIRONMENT = {
     "PYTHONPATH": str(ROOT),
     "RAY_AUTH_MODE": "token",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",  # which other tests in this process have forbidden
     "RAY_memory_monitor_refresh_ms": "0",
     "AWS_ACCESS_KEY_ID": "testing",
     "AWS_SECRET_ACCESS_KEY": "testing",
