@@ -11,7 +11,8 @@ be tuned with (`compare="defense"`). Their table:
     LeNet-5 + hybrid       0.991  0.958  0.934  0.912
 
 Measured in 21 minutes on two cores of an AMD EPYC (validation, best completed trial of each defense, one seed,
-unconfirmed; tuned with: millions of gradient evaluations):
+unconfirmed; tuned with: millions of gradient evaluations). Since then the convolutions are summed in another order,
+which attacks amplify: a rerun gives other figures, within noise.
 
     defense               trial  clean  pgd_10   fgsm  pgd_20  cw_pgd_20  worst case  cost  tuned with
     adversarial_training     14  0.989   0.976  0.976   0.976      0.976       0.976  2.0x  2.20 in 11 trials

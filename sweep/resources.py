@@ -33,7 +33,7 @@ def keep_freed_memory() -> None:
     """Let the C library (glibc) hand freed memory out again before it gives any back to the kernel.
 
     A training step frees and takes the same megabytes over and over, and the kernel zeroes each page that it lends
-    anew: a tenth of an adversarially trained LeNet-5's CPU seconds.
+    anew. `benchmarks/training_step.py` says what that is of a step.
     """
     with contextlib.suppress(OSError, AttributeError):  # another C library
         library = ctypes.CDLL(None)

@@ -18,8 +18,8 @@ class PooledConvolution(nn.Conv2d):
     With one to seven input channels a CPU's convolution runs nearly empty: the gradient of MNIST images behind
     LeNet-5's first layer takes as long as all layers above it. There each 2x2 block of pixels becomes one position of
     four times the channels ("space to depth"), and one convolution gives the four outputs of a pooling window side by
-    side. It multiplies by a few zeros more (44 % at 5x5), gives the same values to rounding, and made the layer,
-    forward and back, twice as fast (AMD EPYC, AVX2; `benchmarks/training_step.py`). Elsewhere the two layers run as
+    side. It multiplies by a few zeros more (44 % at 5x5), gives the same values to rounding, and made a whole training
+    step of LeNet-5 1.25 times as fast (AMD EPYC, AVX2; `benchmarks/training_step.py`). Elsewhere the two layers run as
     they are: on a GPU, with more channels, small kernels or odd sides, and in a compiled or exported graph.
     """
 
