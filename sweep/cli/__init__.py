@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from types import TracebackType
 
 import typer
 
+from sweep import __version__
 from sweep.cli import (
     components,
     confirm,
@@ -31,35 +33,47 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,  # panels keep a docstring's line breaks, and at 80 columns leave little room for words
+    context_settings={"max_content_width": 120},
     help="Find the defense, and the hyperparameters, that make an image classifier robust to adversarial attack.",
 )
-for command in (
-    new.new,
-    inspect.check,
-    doctor.doctor,
-    run.run,
-    run.resume,
-    run.extend,
-    submit.submit,
-    studies.compare,
-    inspect.status,
-    confirm.confirm,
-    report.report,
-    trial.trial,
-    export.export,
-    transfer.transfer,
-    tracking.ui,
-    tracking.sync,
-    components.components,
-):
-    app.command()(command)
-app.command("list")(studies.list_studies)
+COMMANDS: dict[str, Callable[..., None]] = {
+    "new": new.new,
+    "check": inspect.check,
+    "doctor": doctor.doctor,
+    "run": run.run,
+    "resume": run.resume,
+    "extend": run.extend,
+    "submit": submit.submit,
+    "status": inspect.status,
+    "list": studies.list_studies,
+    "compare": studies.compare,
+    "confirm": confirm.confirm,
+    "report": report.report,
+    "export": export.export,
+    "trial": trial.trial,
+    "transfer": transfer.transfer,
+    "ui": tracking.ui,
+    "sync": tracking.sync,
+    "components": components.components,
+}
+for name, command in COMMANDS.items():
+    summary = (command.__doc__ or "").partition("\n\n")[0]
+    app.command(name, short_help=" ".join(summary.split()))(command)  # in whole, where typer would cut it
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"sweep {__version__}")
+        raise typer.Exit
 
 
 @app.callback()
 def options(
     debug: bool = typer.Option(False, "--debug", help="Show the whole traceback of an error."),
+    version: bool = typer.Option(
+        False, "--version", is_eager=True, callback=_show_version, help="Show the version and exit."
+    ),
 ) -> None:
     if debug:
         os.environ["SWEEP_DEBUG"] = "1"

@@ -10,19 +10,16 @@ from sweep.cli.inspect import DEFAULT_STUDIES, AsJson, Studies
 from sweep.cli.run import Address, InProcess, check_address, search_in
 from sweep.cli.tracking import TrackingUri
 
+_ATTACK = "Attack on the test split: a name, or JSON; repeatable. Default: auto_attack."
+_RACE = "Choose these from so many best, by a race under the attack on validation."
+
 
 def confirm(
     study: Annotated[str, typer.Argument(help="The name, folder or URI of a study that was searched.")],
-    top: Annotated[int, typer.Option(min=1, max=100, help="How many of the best trials.")] = 3,
-    seeds: Annotated[int, typer.Option(min=1, max=1000, help="Trainings of each, with fresh seeds.")] = 5,
-    attack: Annotated[
-        list[str] | None,
-        typer.Option("--attack", help="Attack on the test split: a name, or JSON; repeatable. Default: auto_attack."),
-    ] = None,
-    raced: Annotated[
-        int,
-        typer.Option("--race", min=0, help="Choose these from so many best, by a race under the attack on validation."),
-    ] = 0,
+    top: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="How many of the best trials.")] = 3,
+    seeds: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="Trainings of each, with fresh seeds.")] = 5,
+    attack: Annotated[list[str] | None, typer.Option("--attack", metavar="NAME", help=_ATTACK)] = None,
+    raced: Annotated[int, typer.Option("--race", metavar="N", min=0, help=_RACE)] = 0,
     baselines: Annotated[
         bool, typer.Option(help="Also the first enqueued trial of every defense that is not among the best.")
     ] = True,

@@ -31,7 +31,7 @@ def export(
         bool,
         typer.Option("--pareto", help="Every trial that none beats in objective and clean accuracy: a folder each."),
     ] = False,
-    number: Annotated[int | None, typer.Option("--trial", help="This trial.")] = None,
+    number: Annotated[int | None, typer.Option("--trial", metavar="N", help="This trial.")] = None,
     to: Annotated[
         Path | None, typer.Option("--to", help="Folder to write to; none: named after the study and the trial.")
     ] = None,

@@ -108,9 +108,11 @@ def check_address(address: str | None, in_process: bool) -> None:
 def extend(
     study: Annotated[str, typer.Argument(help="A study's name, folder or URI.")],
     studies: Studies = DEFAULT_STUDIES,
-    trials: Annotated[int | None, typer.Option(min=1, help="So many trials more.")] = None,
-    hours: Annotated[float | None, typer.Option(min=0, help="So many hours more.")] = None,
-    gradient_evaluations: Annotated[int | None, typer.Option(min=1, help="So many gradient evaluations more.")] = None,
+    trials: Annotated[int | None, typer.Option(metavar="N", min=1, help="So many trials more.")] = None,
+    hours: Annotated[float | None, typer.Option(metavar="N", min=0, help="So many hours more.")] = None,
+    gradient_evaluations: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="So many gradient evaluations more.")
+    ] = None,
 ) -> None:
     """Add to a study's budget; `sweep resume` then goes on with it.
 

@@ -10,6 +10,8 @@ import typer
 
 from sweep.cli.run import StorageUri
 
+_TRACKING = "MLflow as the head reaches it; none: MLFLOW_TRACKING_URI there."
+
 
 def submit(
     study: Annotated[
@@ -20,10 +22,7 @@ def submit(
         str | None, typer.Option("--studies", help="Folder of the studies as every machine of the cluster sees it.")
     ] = None,
     storage: StorageUri = None,
-    tracking_uri: Annotated[
-        str | None,
-        typer.Option("--tracking-uri", help="MLflow as the head reaches it; none: MLFLOW_TRACKING_URI there."),
-    ] = None,
+    tracking_uri: Annotated[str | None, typer.Option("--tracking-uri", metavar="URI", help=_TRACKING)] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Show what it prints until it ends.")] = False,
 ) -> None:
     """Send a search to a Ray cluster, where it runs on whatever becomes of this machine; needs Ray's dashboard there.

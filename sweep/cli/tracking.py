@@ -26,6 +26,7 @@ TrackingUri = Annotated[
     str | None,
     typer.Option(
         "--tracking-uri",
+        metavar="URI",
         envvar="MLFLOW_TRACKING_URI",
         help="MLflow server or database; none: the study's last, at first SQLite in its folder. A password is better "
         "kept in the variable, since others see a command line.",
@@ -108,7 +109,7 @@ def ui(
     host: Annotated[
         str, typer.Option(help="Address to listen on; anything but loopback is open to others.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 5000,
+    port: Annotated[int, typer.Option(metavar="N", help="Port to listen on.", min=1, max=65535)] = 5000,
 ) -> None:
     """Open MLflow where a study's sweep is mirrored to, on loopback; where that is a server, say its address.
 

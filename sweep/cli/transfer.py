@@ -15,7 +15,10 @@ def transfer(
     target: Annotated[Path, typer.Argument(help="The exported trial that is judged: a folder.")],
     sources: Annotated[list[Path], typer.Argument(help="Exported trials on whose networks the points are made.")],
     attack: Annotated[
-        str | None, typer.Option("--attack", help="A name, or JSON. Default: the target's first validation attack.")
+        str | None,
+        typer.Option(
+            "--attack", metavar="NAME", help="A name, or JSON. Default: the target's first validation attack."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

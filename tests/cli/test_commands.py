@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import json
 import os
 import re
@@ -13,9 +14,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from typer.main import get_command
 
-from sweep.cli import app, main
+from sweep import __version__
+from sweep.cli import COMMANDS, main
 
 TINY = '''"""A study for tests: two defenses on 200 digits."""
 
@@ -389,10 +390,26 @@ def test_a_tracking_uri_that_never_will_do_is_refused_before_anything_is_written
 
 def test_every_command_has_help_with_an_example(tmp_path: Path) -> None:
     overview = sweep("--help", folder=tmp_path)
-    commands = get_command(app).commands  # type: ignore[attr-defined]  # an app of several commands is a group
-    assert all(command in overview for command in commands)
-    for command in commands:
+    assert all(command in overview for command in COMMANDS)
+    for command in COMMANDS:
         assert f"Example: sweep {command}" in sweep(command, "--help", folder=tmp_path)
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_words_of_a_help_page_fill_its_lines(columns: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    overview = sweep("--help", folder=tmp_path)
+    assert "..." not in overview.split("Commands:")[1], "a command's summary is cut"
+    for command in COMMANDS:
+        page = sweep(command, "--help", folder=tmp_path)
+        assert max(map(len, page.splitlines())) <= columns
+        for line, after in itertools.pairwise(page.partition("Options:")[0].splitlines()):
+            if line.startswith("  ") and after.strip() and "<" not in line + after:  # of one paragraph
+                assert len(f"{line} {after.split()[0]}") > columns - 2, (command, line)
+
+
+def test_the_version_is_the_package_s(tmp_path: Path) -> None:
+    assert sweep("--version", folder=tmp_path) == f"sweep {__version__}\n"
 
 
 def test_components_lists_every_one_with_its_parameters(tmp_path: Path) -> None:
