@@ -27,7 +27,7 @@ class Preview:
     branches: list[Branch]
     rungs: list[Rung]
     doubts: list[str]
-    checks: int  # of validity, asked of each completed trial
+    checks: int  # of validity, asked of a completed trial, at most
     checking: float  # their gradient evaluations, at most
 
     share: float | None  # gradient evaluations that each defense gets, where they are compared and limited
@@ -63,8 +63,9 @@ def preview(study: Study) -> Preview:
     else:
         doubted += sorted({text for config in configs for text in early(_name(study, config), config, levels)})
     checking = max(cost(branch.config, sizes[1] if sizes else IMAGES[study.validity]) for branch in branches)
+    checks = max(len(asked(config)) for config in [*configs, *enqueued])
     promoted = steps(rule, max(branches, key=lambda branch: branch.total), study.budget.trials)
-    return Preview(sizes, branches, levels, doubted, len(asked(study.validity)), checking, _share(study), promoted)
+    return Preview(sizes, branches, levels, doubted, checks, checking, _share(study), promoted)
 
 
 def _splits(config: TrialConfig, doubts: list[str]) -> Splits | None:

@@ -58,8 +58,8 @@ def show_preview(study: Study) -> None:
         each = f", and {describe_cost(plan.share)} gradient evaluations each" if plan.share else ""
         console.print(f"compared: the defense that has spent least goes next; a sampler and rungs of its own{each}")
     console.print(
-        f"validity: {plan.checks} {study.validity} checks of each completed trial; "
-        f"at most {describe_cost(plan.checking)} gradient evaluations"
+        f"validity: at most {plan.checks} {study.validity} checks of each completed trial, "
+        f"{describe_cost(plan.checking)} gradient evaluations"
     )
     for doubt in plan.doubts:
         console.print(f"[yellow]doubt:[/] {escape(doubt)}")

@@ -18,15 +18,14 @@ __all__ = ["CHECKS", "IMAGES", "Check", "Known", "Level", "Outcome", "Subject", 
 
 def examine(subject: Subject) -> Validity:
     """Ask a trained network every check of its configuration's level."""
-    level = subject.config.validity
     spent = subject.network.gradient_evaluations
     # A random layer draws from torch's global stream, which is given back as it was.
     with layer_randomness(subject.config.seed, "validity"), crafting(subject.network, "eval"):
-        measured = {check.id: check.measure(subject) for check in asked(level)}
+        measured = {check.id: check.measure(subject) for check in asked(subject.config)}
     figures = {id: figure for id, figure in measured.items() if figure is not None}
     outcomes = {id: CHECKS[id].outcome(figure) for id, figure in figures.items()}
     return Validity(
-        level=level,
+        level=subject.config.validity,
         images=len(subject.split),
         gradient_evaluations=subject.network.gradient_evaluations - spent,
         figures=figures,
@@ -38,4 +37,4 @@ def examine(subject: Subject) -> Validity:
 def cost(config: TrialConfig, validation: int) -> float:
     """Gradient evaluations of a trial's checks, at most, with so many validation images."""
     images = min(IMAGES[config.validity], validation) * max(config.defense.test_draws, 1)
-    return images * sum(check.passes(judge_of(config)) for check in asked(config.validity))
+    return images * sum(check.passes(judge_of(config)) for check in asked(config))

@@ -66,17 +66,18 @@ def silent_success(subject: Subject) -> float | None:
     reason="Nobody has published as much at this radius; such figures were broken whenever they were looked into.",
     remedy="Confirm with auto_attack and validity='full' before believing it.",
     source="anchors.json, each with its source; the thresholds are ours",
+    arises=lambda config: bool(comparable(config)),
     investigate=0.02,
     suspect=0.04,
 )
-def plausibility(subject: Subject) -> float | None:
-    published = comparable(subject.config)
-    if not published:
-        return None
+def plausibility(subject: Subject) -> float:
     clean, robust = (
         _at_least(flags) for flags in (subject.verdicts.clean, subject.verdicts.robust[subject.judge.label])
     )
-    return min(max(clean - float(anchor["clean"]), robust - float(anchor["adversarial"])) for anchor in published)
+    return min(
+        max(clean - float(anchor["clean"]), robust - float(anchor["adversarial"]))
+        for anchor in comparable(subject.config)
+    )
 
 
 @check(

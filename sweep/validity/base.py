@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from sweep.attacks import Attack
+from sweep.configuration import TrialConfig
 from sweep.validity.subject import Subject
 
 Level = Literal["fast", "full"]
@@ -30,8 +31,9 @@ class Check:
     reason: str  # why more of it means that the accuracy cannot be believed
     remedy: str
     source: str
-    measure: Callable[[Subject], float | None]  # None: the question does not arise for this trial
+    measure: Callable[[Subject], float | None]  # None: nothing of this trial can be measured
     passes: Callable[[Attack], float]  # forward and backward passes an image, at most, given the judge
+    arises: Callable[[TrialConfig], bool]  # whether the question does, for a trial of this configuration
     level: Level = "fast"  # the cheapest level at which it is asked
     investigate: float | None = None
     suspect: float | None = None
@@ -58,6 +60,7 @@ def check(
     remedy: str,
     source: str,
     passes: Callable[[Attack], float] = lambda judge: 0,
+    arises: Callable[[TrialConfig], bool] = lambda config: True,
     level: Level = "fast",
     investigate: float | None = None,
     suspect: float | None = None,
@@ -67,7 +70,9 @@ def check(
     def decorate(measure: Callable[[Subject], float | None]) -> Callable[[Subject], float | None]:
         if id in CHECKS:
             raise ValueError(f"check {id} is registered twice")
-        CHECKS[id] = Check(id, title, figure, reason, remedy, source, measure, passes, level, investigate, suspect)
+        CHECKS[id] = Check(
+            id, title, figure, reason, remedy, source, measure, passes, arises, level, investigate, suspect
+        )
         return measure
 
     return decorate
@@ -95,7 +100,11 @@ class Validity:
         }
 
 
-def asked(level: Level) -> list[Check]:
-    """The checks of a level, in the order of their identifiers."""
-    chosen = [check for check in CHECKS.values() if level == "full" or check.level == "fast"]
-    return sorted(chosen, key=lambda check: int(check.id.removeprefix("V")))
+def in_order() -> list[Check]:
+    """Every check, by its identifier."""
+    return sorted(CHECKS.values(), key=lambda check: int(check.id.removeprefix("V")))
+
+
+def asked(config: TrialConfig) -> list[Check]:
+    """The checks of a trial: those of its level whose question arises for it."""
+    return [check for check in in_order() if config.validity in ("full", check.level) and check.arises(config)]

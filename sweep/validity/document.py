@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sweep.validity import CHECKS, Check, asked
+from sweep.validity.base import Check, in_order
 
 BEGIN, END = "<!-- checks: begin -->", "<!-- checks: end -->"
 
@@ -12,8 +12,7 @@ BEGIN, END = "<!-- checks: begin -->", "<!-- checks: end -->"
 def table() -> str:
     """Every check, a row each, in Markdown."""
     header = "| id | check | level | figure | investigate above | suspect above | why | what to do | source |"
-    rows = [_row(check) for check in asked("full")]
-    assert len(rows) == len(CHECKS)
+    rows = [_row(check) for check in in_order()]
     return "\n".join([header, "|---|---|---|---|---|---|---|---|---|", *rows])
 
 

@@ -22,12 +22,11 @@ from sweep.validity.subject import FGSM_ONCE, Subject, is_single_step, share
     remedy="Train with a random start, more steps or a smaller radius; catastrophic_overfitting='stop' saves the rest.",
     source="Wong et al. 2020, section 5.1; Andriushchenko & Flammarion 2020",
     passes=lambda judge: other_kind(judge).gradient_evaluations,
+    arises=lambda config: bool(config.defense.attacks),
     investigate=0.2,
     suspect=0.3,
 )
-def catastrophic(subject: Subject) -> float | None:
-    if not subject.config.defense.attacks:
-        return None
+def catastrophic(subject: Subject) -> float:
     gap = -subject.lost(other_kind(subject.judge))
     if is_single_step(subject.judge):
         gap = -gap

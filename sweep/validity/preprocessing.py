@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from sweep.defenses.base import Defense
 from sweep.validity.base import check
 from sweep.validity.subject import Subject
 
@@ -16,13 +17,13 @@ from sweep.validity.subject import Subject
     remedy="Let the preprocessing pass gradients straight through, as feature_squeezing does.",
     source="Athalye et al. 2018, section 4.1 (BPDA)",
     passes=lambda judge: judge.gradient_evaluations,
+    arises=lambda config: type(config.defense).preprocessor is not Defense.preprocessor,
     investigate=0.05,
     suspect=0.1,
 )
 def preprocessing(subject: Subject) -> float | None:
     preprocess, one = subject.network.preprocess, subject.images[:1]
-    if preprocess is None:
-        return None
+    assert preprocess is not None
     changed = preprocess(one)
     if changed.shape != one.shape or torch.equal(changed, one):
         return None

@@ -8,7 +8,7 @@ import math
 from sweep.attacks import Attack
 from sweep.attacks.pgd import PGD
 from sweep.validity.base import check
-from sweep.validity.subject import FGSM_ONCE, Subject, is_single_step, share
+from sweep.validity.subject import FGSM_ONCE, Subject, is_single_step, judge_of, share
 
 _ITERATIVE = PGD(num_steps=10)
 _RESTARTS = 10
@@ -65,12 +65,14 @@ def iterative(subject: Subject) -> float:
     remedy="Take more steps, of 2.5 * epsilon / num_steps each.",
     source="Carlini et al. 2019, section 4.3; indicator of failure F3 (Pintor et al. 2022)",
     passes=lambda judge: attack.gradient_evaluations if (attack := doubled(judge)) else 0,
+    arises=lambda config: doubled(judge_of(config)) is not None,
     investigate=0.03,
     suspect=0.1,
 )
-def convergence(subject: Subject) -> float | None:
-    attack = doubled(subject.judge)
-    return None if attack is None else subject.lost(attack)
+def convergence(subject: Subject) -> float:
+    longer = doubled(subject.judge)
+    assert longer is not None
+    return subject.lost(longer)
 
 
 @check(
@@ -81,13 +83,15 @@ def convergence(subject: Subject) -> float | None:
     remedy="Judge with more restarts.",
     source="Carlini et al. 2019, section 4.5",
     passes=lambda judge: attack.gradient_evaluations if (attack := restarted(judge)) else 0,
+    arises=lambda config: restarted(judge_of(config)) is not None,
     level="full",
     investigate=0.03,
     suspect=0.1,
 )
-def restarts(subject: Subject) -> float | None:
-    attack = restarted(subject.judge)
-    return None if attack is None else subject.broken_only_by(attack)
+def restarts(subject: Subject) -> float:
+    more = restarted(subject.judge)
+    assert more is not None
+    return subject.broken_only_by(more)
 
 
 @check(

@@ -269,6 +269,8 @@ def test_check_shows_the_plan_and_as_json(workplace: Path) -> None:
     plan = json.loads(sweep("check", "tiny.py", "--json", folder=workplace))
     cost = {branch["name"]: branch["gradient_evaluations_per_epoch"] for branch in plan["branches"]}
     assert cost == {"standard": 200, "adversarial_training": 3 * 200}
+    kept = [json.loads(file.read_text()) for file in (workplace / "studies" / "tiny").rglob("metrics.json")]
+    assert plan["validity"]["checks"] == max(len(trial["validity"]["figures"]) for trial in kept)
 
 
 def test_a_precision_that_the_cpu_lacks_is_doubted(tmp_path: Path) -> None:

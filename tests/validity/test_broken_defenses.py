@@ -76,8 +76,9 @@ def backward(factor: float) -> Callable[[Tensor], Tensor]:
     return lambda values: Backward.apply(values, factor)  # type: ignore[no-untyped-call]
 
 
-def quantised(images: Tensor) -> Tensor:
-    return (images * 4).round() / 4
+class Quantised(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return (images * 4).round() / 4
 
 
 def resized(images: Tensor) -> Tensor:
@@ -102,7 +103,8 @@ AFTER: dict[str, Callable[[Tensor], Tensor]] = {  # put after them
     "non-finite gradients": root_of_zero,
 }
 CHANGED: dict[str, dict[str, Any]] = {  # another configuration of the same weights
-    "tiny-step attack": {"validation_attacks": [{"name": "pgd", "num_steps": 10, "step_size": 1e-4}]}
+    "quantised input": {"defense": {"name": "feature_squeezing"}},
+    "tiny-step attack": {"validation_attacks": [{"name": "pgd", "num_steps": 10, "step_size": 1e-4}]},
 }
 RIGHT = {
     "gradient killed": "V4",
@@ -129,7 +131,7 @@ def broken(trial: Trial, how: str) -> Iterator[Trial]:
         hooks.append(core.register_forward_hook(lambda module, inputs, logits: AFTER[how](logits)))
     preprocess = trial.network.preprocess
     if how == "quantised input":
-        trial.network.preprocess = quantised
+        trial.network.preprocess = Quantised()
     yield trial
     trial.network.preprocess = preprocess
     for hook in hooks:

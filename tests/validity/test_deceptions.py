@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -27,6 +28,8 @@ SPACE = {
     "epochs": 2,
     "optimizer": {"name": "sgd", "learning_rate": 0.05},
 }
+MNIST = {"dataset": "mnist", "threat_model": {"name": "linf", "epsilon": 0.3}}
+FGSM = {"metric": "validation/fgsm/adversarial_accuracy"}
 
 
 @pytest.fixture(scope="module")
@@ -123,4 +126,19 @@ def test_images_that_were_trained_on_are_found(trial: Trial) -> None:
 
     assert share(leaked, validation) == pytest.approx(0.03)
     assert share(train, validation, train) == 1, "of test images too"
-    assert CHECKS["V29"] in asked("fast"), "it costs a hash an image"
+    assert CHECKS["V29"] in asked(trial.config), "it costs a hash an image"
+
+
+@pytest.mark.parametrize(
+    ("changed", "left_out"),
+    [
+        ({}, {"V19", "V22", "V24"}),
+        ({"defense": {"name": "feature_squeezing"}}, {"V22", "V24"}),
+        ({"defense": {"name": "adversarial_training", "epsilon": 0.1}}, {"V19", "V24"}),
+        (MNIST | {"validation_attacks": ["fgsm"], "objective": [FGSM]}, {"V9", "V19", "V22"}),
+    ],
+)
+def test_only_what_arises_is_asked(changed: dict[str, Any], left_out: set[str]) -> None:
+    fast = {check.id for check in CHECKS.values() if check.level == "fast"}
+    found = validated(TrialConfig, SPACE | {"dataset": "digits"} | changed, "test")
+    assert {check.id for check in asked(found)} == fast - left_out
