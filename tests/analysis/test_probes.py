@@ -9,12 +9,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
+from plotly.colors import sample_colorscale
 from tiny_study import searching, tiny
 
 from sweep.analysis import kept, probes, results
 from sweep.analysis.kept import Trained
 from sweep.analysis.probes import Probe
-from sweep.analysis.report import examples, page
+from sweep.analysis.report import examples, page, theme
 from sweep.analysis.report.calibration import reliability
 from sweep.analysis.report.radii import radius_matrix, security_curves
 from sweep.datasets.digits import Digits
@@ -124,6 +125,14 @@ def test_the_matrix_goes_by_the_radius_trained_with(folder: StudyFolder) -> None
     assert figure is not None
     assert list(figure.data[0].y) == ["adversarial_training<br>0.02, trial 2", "adversarial_training<br>0.08, trial 1"]
     assert figure.data[0].z[1] == pytest.approx(found[1].accuracies().tolist())
+    assert list(figure.data[1].text)[len(found[2].radii)] == f"{found[1].accuracies()[0]:.2f}"
+
+
+@pytest.mark.parametrize("share", [place / 100 for place in range(101)])
+def test_digits_read_on_every_colour_of_the_scale(share: float) -> None:
+    (fill,) = sample_colorscale("Viridis", [share])
+    dark, light = sorted([theme.luminance(fill), 0.0 if theme.ink_on(fill) == "#000000" else 1.0])
+    assert (light + 0.05) / (dark + 0.05) >= 4.5
 
 
 def test_a_configuration_of_several_seeds_is_their_mean(folder: StudyFolder) -> None:

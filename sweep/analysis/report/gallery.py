@@ -7,12 +7,18 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from sweep.analysis import importance
+from sweep.analysis import importance, probes
 from sweep.analysis.confirm import Confirmed
 from sweep.analysis.probes import Probe
 from sweep.analysis.report import accuracy, calibration, course, parameters, radii
 from sweep.study import Study
 from sweep.tracking.ledger import Ledger
+
+_ANEW = (
+    f"Attacked anew for this page, on the first {probes.IMAGES} validation images: from other random starts, and what "
+    "breaks in a smaller ball is broken in all larger ones. So figures at the judged radius may differ by a few images "
+    "from those of the search."
+)
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ def _of_accuracies(
             "Security curves",
             "Accuracy on the validation split as the attacker's ball grows, beyond the radius that is judged, too. It "
             "must fall in the end: in a ball in which every image can become grey (0.5 in Linf), to 0; check V12 asks "
-            "that. Bands: 95 % intervals of the images.",
+            f"that. Bands: 95 % intervals of the images. {_ANEW}",
             radii.security_curves(ledger, contenders, judged),
         ),
     }
@@ -103,7 +109,8 @@ def _of_parameters(study: Study, ledger: Ledger, matrix: Sequence[Probe], judged
         ),
         "radius-matrix": _one(
             "Radius trained with, radius attacked with",
-            "Each row a trial of the search, from the least radius that its defense trained with to the greatest.",
+            "Each row a trial of the search, from the least radius that its defense trained with to the greatest. "
+            f"{_ANEW}",
             radii.radius_matrix(matrix, judged),
         ),
         "parallel-coordinates": _one(

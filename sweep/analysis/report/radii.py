@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 import torch
+from plotly.colors import sample_colorscale
 
 from sweep.analysis.probes import Probe
 from sweep.analysis.report import theme
 from sweep.analysis.statistics import binomial
 from sweep.tracking.ledger import Ledger
 
+_SCALE = "Viridis"
 _DASHES = ("solid", "dash", "dot")  # of configurations of one defense, which have one colour
 
 
@@ -60,18 +62,28 @@ def radius_matrix(rows: Sequence[Probe], judged: float) -> go.Figure | None:
     names = [_trained_with(probe) for probe in rows]
     columns = [f"<b>{radius:.3g}<br>judged</b>" if radius == judged else f"{radius:.3g}" for radius in rows[0].radii]
     figure = theme.empty("radius of the attacker's ball", height=120 + 34 * len(rows))
+    cells = [probe.accuracies().tolist() for probe in rows]
+    shares = [share for row in cells for share in row]
     figure.add_heatmap(
-        z=[probe.accuracies().tolist() for probe in rows],
+        z=cells,
         x=columns,
         y=names,
         zmin=0,
         zmax=1,
-        colorscale="Viridis",
-        texttemplate="%{z:.2f}",
+        colorscale=_SCALE,
         showscale=False,
         xgap=1,
         ygap=1,
         hovertemplate="%{y}<br>attacked within %{x}: %{z:.3f}<extra></extra>",
+    )
+    figure.add_scatter(  # the heatmap's own text is of one colour, or of a grey too faint on green
+        x=columns * len(rows),
+        y=[name for name in names for _ in columns],
+        text=[f"{share:.2f}" for share in shares],
+        mode="text",
+        textfont={"color": [theme.ink_on(fill) for fill in sample_colorscale(_SCALE, shares)]},
+        hoverinfo="skip",
+        showlegend=False,
     )
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_xaxes(type="category", showgrid=False)

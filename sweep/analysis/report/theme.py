@@ -31,6 +31,18 @@ def faint(colour: str, opacity: float = 0.12) -> str:
     return f"rgba({red},{green},{blue},{opacity})"
 
 
+def ink_on(fill: str) -> str:
+    """Black or white, whichever reads better on a colour, given as rgb(r, g, b); no contrast is below 4.5 (WCAG 2)."""
+    return "#000000" if luminance(fill) > 0.179 else "#ffffff"
+
+
+def luminance(colour: str) -> float:
+    """Relative, in [0, 1], as WCAG 2 has it."""
+    shares = [float(part) / 255 for part in colour.removeprefix("rgb(").removesuffix(")").split(",")]
+    linear = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
 def empty(x: str | None = None, y: str | None = None, height: int = 440) -> go.Figure:
     """A figure without traces, its axes named."""
     figure = go.Figure(layout=layout(height))
