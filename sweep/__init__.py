@@ -16,7 +16,8 @@ __all__ = ["load"]
 def load(folder: Path | str) -> nn.Module:
     """The network in a folder that `sweep export` wrote, preprocessing and normalisation inside, in evaluation mode.
 
-    It takes images [N, C, H, W] in [0, 1] and gives logits [N, classes].
+    It takes images [N, C, H, W] in [0, 1], of the shape that it was trained on, and gives logits [N, classes]; given
+    anything else, it raises sweep.errors.DataError.
 
     Example: sweep.load("best/")(images).argmax(1)
     """

@@ -9,17 +9,18 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sweep.attacks import NamedAttack
 from sweep.checkpoint import load_metadata, load_weights, save_weights
 from sweep.configuration import TrialConfig, misjudged
 from sweep.datasets import ImageShape, Splits
-from sweep.errors import CheckpointError, ConfigurationError, StudyError
+from sweep.errors import CheckpointError, ConfigurationError, DataError, StudyError
 from sweep.evaluation import evaluate
 from sweep.models.network import Network
 from sweep.registry import Record, validated
@@ -93,12 +94,30 @@ def load(folder: Path | str) -> Network:
     """The network that `sweep export` wrote into `folder`, on the CPU and in evaluation mode.
 
     It takes images [N, C, H, W] in [0, 1] and gives logits [N, classes]; the defense's preprocessing and the
-    normalisation are inside. Raises StudyError, ConfigurationError or CheckpointError where the folder holds no export.
+    normalisation are inside. Given anything else, it raises DataError. Raises StudyError, ConfigurationError or
+    CheckpointError where the folder holds no export.
     """
     folder = Path(folder)
     config = validated(TrialConfig, load_json(folder), str(folder / CONFIG))
     weights = folder / WEIGHTS
-    return restored(config, shape_of(config, weights), weights)
+    shape = shape_of(config, weights)
+    network = restored(config, shape, weights)
+    network.register_forward_pre_hook(partial(_refuse_others, f"the network in {folder}", shape))
+    return network
+
+
+def _refuse_others(name: str, shape: ImageShape, _network: nn.Module, inputs: tuple[Any, ...]) -> None:
+    """Raise DataError for what is no batch of the images that a network was trained on; torch's words name none."""
+    takes, images = [shape.channels, *shape.size], inputs[0]
+    if not isinstance(images, Tensor):
+        given = f"a {type(images).__name__}"
+    elif [*images.shape[1:]] != takes or not images.is_floating_point():
+        given = f"{[*images.shape]}, {str(images.dtype).removeprefix('torch.')}"
+    else:
+        return
+    raise DataError(
+        f"{name} takes a tensor of images [N, {', '.join(map(str, takes))}], floats in [0, 1]; it was given {given}"
+    )
 
 
 def take(trial: Path, to: Path) -> TrialConfig:

@@ -28,7 +28,7 @@ from sweep.analysis.results import pareto
 from sweep.analysis.standing import standing
 from sweep.checkpoint import folder_atomically, load_weights
 from sweep.configuration import TrialConfig
-from sweep.errors import CheckpointError, StudyError
+from sweep.errors import CheckpointError, DataError, StudyError
 from sweep.objective import Maximize
 from sweep.orchestration.folder import StudyFolder
 from sweep.registry import validated
@@ -74,6 +74,15 @@ def test_what_is_loaded_is_what_was_trained(trained_study: StudyFolder, tmp_path
     assert not network.training
     images = trial.validation.pixels(slice(None))
     assert torch.equal(network(images), trial.network(images))
+    takes = r"the network in .*best takes a tensor of images \[N, 1, 8, 8\], floats in \[0, 1\]; it was given "
+    for wrong, given in (
+        (images.expand(-1, 3, -1, -1), r"\[100, 3, 8, 8\], float32"),
+        (images[0], r"\[1, 8, 8\], float32"),
+        ((255 * images[:2]).byte(), r"\[2, 1, 8, 8\], uint8"),
+        (images.numpy(), "a ndarray"),
+    ):
+        with pytest.raises(DataError, match=takes + given):
+            network(wrong)
 
 
 def test_what_cannot_be_loaded_is_a_sentence(trained_study: StudyFolder, tmp_path: Path) -> None:
