@@ -8,8 +8,8 @@ OptunaSearch, ASHAScheduler and MLflowLoggerCallback; `reused` is the same with 
 what `sweep run` does, trials excepted. Each run is a process of its own, and they take turns for `--rounds` rounds.
 
 Milliseconds a trial are of wall time, from the first trial's beginning to the last one's end, everything in MLflow; and
-of the driver's CPU, MLflow's client included, what the mirror's thread took of it beside. Exit code 1 where the
-documented pattern takes less than 40 times as long as the longest sweep.
+of the driver's CPU, MLflow's client included, which in a sweep is in a process of its own (told beside, with its
+import). Exit code 1 where the documented pattern takes less than 40 times as long as the longest sweep.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def main() -> None:
     for _ in range(given.rounds):
         for arm, count in runs:
             found[arm, count].append(measured(arm, count, given.server))
-    print("| | trials | ms a trial, median | least | most | CPU of the driver, median | of it the mirror |")
+    print("| | trials | ms a trial, median | least | most | CPU of the driver, median | of the mirror |")
     print("|---|---|---|---|---|---|---|")
     for (arm, count), times in found.items():
         wall, cpu, mirror = ([each.get(name, math.nan) for each in times] for name in ("seconds", "cpu", "mirror"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import resource
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -19,8 +20,7 @@ from sweep.orchestration.folder import StudyFolder
 from sweep.orchestration.search import opened
 from sweep.orchestration.worker import Assignment
 from sweep.study import Asha, Budget, Choice, Integer, LogUniform, Maximize, SearchSpace, Study, Uniform
-from sweep.tracking.mirror import Destination
-from sweep.tracking.mlflow import Mirror
+from sweep.tracking.follower import Follower
 
 METRIC = "validation/pgd_10/adversarial_accuracy"
 
@@ -59,31 +59,16 @@ class Clock:
             self.last, self.ended = time.monotonic(), self.ended + 1
 
 
-class Timed(Mirror):
-    """The mirror, and its thread's seconds of CPU once it has imported MLflow and connected."""
-
-    cpu = connected = 0.0
-
-    def _connect(self) -> Destination:
-        destination = super()._connect()
-        self.connected = time.thread_time()
-        return destination
-
-    def _follow(self) -> None:
-        super()._follow()
-        self.cpu = time.thread_time() - self.connected
-
-
 def sweep(trials: int, folder: Path, uri: str) -> dict[str, float]:
     """`sweep run` of a study whose trials say a figure and end."""
     ray_tune.TrialActor = Idle
     study, clock = _study(trials), Clock()
     study_folder = StudyFolder.create(folder, study)
-    mirror = Timed(study_folder.path, uri, study.name)
+    mirror = Follower(study_folder.path, uri, study.name)
     with opened(study_folder, clock.hear) as search:
         mirror.start()
         ray_tune.run(search)
-    began = time.monotonic()
+    began, others = time.monotonic(), _cpu_of_ended_processes()
     unsent = mirror.stop(3600)
     drained = time.monotonic() - began
     assert not unsent, mirror.last_error
@@ -91,8 +76,13 @@ def sweep(trials: int, folder: Path, uri: str) -> dict[str, float]:
     return {
         "seconds": clock.last - clock.first + drained,
         "cpu": time.process_time() - clock.cpu,
-        "mirror": mirror.cpu,
+        "mirror": _cpu_of_ended_processes() - others,
     }
+
+
+def _cpu_of_ended_processes() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _study(trials: int) -> Study:

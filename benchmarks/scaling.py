@@ -35,7 +35,7 @@ from sweep.orchestration.folder import StudyFolder
 from sweep.orchestration.search import Search, opened
 from sweep.study import Asha, Budget, Choice, Integer, LogUniform, Maximize, SearchSpace, Study, Uniform
 from sweep.tracking.address import local_uri
-from sweep.tracking.mlflow import Mirror
+from sweep.tracking.follower import Follower
 
 # isort: split
 import ray
@@ -140,7 +140,7 @@ def drive(folder: Path, address: str, epochs: int, epoch: float, at_once: int) -
     Sleeping.epochs, Sleeping.epoch = epochs, epoch
     ray_tune.TrialActor = Sleeping
     found = StudyFolder.create(folder, study(10**5, epochs))
-    mirror, meter = Mirror(found.path, local_uri(found.path), "sleeping"), Meter(at_once)
+    mirror, meter = Follower(found.path, local_uri(found.path), "sleeping"), Meter(at_once)
     mirror.start()
     with opened(found, meter.hear) as search:
         meter.search = search
@@ -163,7 +163,7 @@ def cost(folder: Path, address: str, at_once: int) -> dict[str, float]:
 def simulated(folder: Path, at_once: int) -> dict[str, float]:
     """The same of the search alone: how much CPU time an epoch's message takes, as often as it would come."""
     found = StudyFolder.create(folder, study(at_once, 1000))
-    mirror = Mirror(found.path, local_uri(found.path), "sleeping")
+    mirror = Follower(found.path, local_uri(found.path), "sleeping")
     mirror.start()
     with opened(found) as search:
         before = _resident()

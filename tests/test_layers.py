@@ -92,6 +92,7 @@ ORDER = [
     "tracking.view",
     "tracking.description",
     "tracking.mlflow",
+    "tracking.follower",
     "tracking.attach",
     "tracking.probe",
     "tracking.check",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sweep.orchestration.folder import StudyFolder
     from sweep.orchestration.search import Search
     from sweep.study import Study
-    from sweep.tracking.mirror import JournalMirror
+    from sweep.tracking.follower import Follower
 
 Address = Annotated[str | None, typer.Option(help="A Ray cluster to join; none: Ray starts here.")]
 StorageUri = Annotated[
@@ -173,13 +173,13 @@ def _search(
     from sweep.cli.verdict import show_confirmation, show_openings
     from sweep.orchestration import search as searching
     from sweep.orchestration.folder import StudyFolder
+    from sweep.tracking.follower import Follower
     from sweep.tracking.home import uri_of
     from sweep.tracking.mirror import standing
-    from sweep.tracking.mlflow import Mirror
 
     study = folder.study()
     uri = uri_of(folder.path, tracking_uri)
-    mirror = Mirror(folder.path, uri, study.experiment, folder.searched())
+    mirror = Follower(folder.path, uri, study.experiment, folder.searched())
     written: list[Path] = []  # still none where Ctrl-C comes while they are written
     with Progress(study) as progress, searching.opened(folder, progress.hear, progress.say) as search:
         try:
@@ -223,7 +223,7 @@ def reconsider(searched: StudyFolder) -> None:
             results.write(ledger, searched.path)
 
 
-def _wait_for(mirror: JournalMirror, say: Callable[[str], None], seconds: float) -> int:
+def _wait_for(mirror: Follower, say: Callable[[str], None], seconds: float) -> int:
     """Let MLflow take the rest for a while; returns the events that it has not taken then."""
     if unsent := mirror.unsent():
         say(f"MLflow lacks {unsent} events: waiting for at most {seconds:g} seconds (Ctrl-C: no longer)")

@@ -14,7 +14,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,6 +25,7 @@ from sweep.tracking.journal import FILE_NAME, read
 STATE = "mirror.json"
 _LOCK = "mirror.lock"
 _EVENTS_AT_ONCE = 200  # read, sent, and acknowledged by a write of the cursor: what bounds the memory
+_LONGEST_EVENT = 5000  # bytes; in longer ones it is only later noticed how many wait
 
 
 class Destination(Protocol):
@@ -97,7 +98,7 @@ class JournalMirror(ABC):
 
     def unsent(self) -> int:
         """The number of events that the destination has not acknowledged."""
-        return sum(1 for _ in read(self.journal, offset=self._read_cursor())) if self.journal.exists() else 0
+        return unsent(self.folder, self._address)
 
     def sync(self, *, again: bool = False) -> int:
         """Send all that is left, or everything `again`, now and from the calling thread; returns the events sent.
@@ -138,15 +139,23 @@ class JournalMirror(ABC):
 
     def _wait(self, sent: int, failures: int, worked: float) -> None:
         """Leave the machine to the sweep; near the end, only until a failed destination is tried again."""
-        if not self._closing.is_set():
-            pause = (
-                max(self.poll_interval, self.rest * worked)
-                if not failures
-                else self.poll_interval * 2 ** min(failures, 10)
-            )
-            self._closing.wait(min(pause, self.longest_wait))
+        if failures and not self._closing.is_set():
+            self._closing.wait(min(self.poll_interval * 2 ** min(failures, 10), self.longest_wait))
+        elif not self._closing.is_set():
+            rested = time.monotonic() + min(max(self.poll_interval, self.rest * worked), self.longest_wait)
+            # Trials that end faster than it would rest are followed without: they would be hours ahead of it.
+            while (left := rested - time.monotonic()) > 0 and not self._is_far_behind():
+                if self._closing.wait(min(left, self.poll_interval)):
+                    return
         elif not sent:
             time.sleep(max(0.0, min(self.poll_interval, 1.0, self._deadline - time.monotonic())))
+
+    def _is_far_behind(self) -> bool:
+        """Whether as many events wait as are sent at once."""
+        with suppress(OSError), self.journal.open("rb") as file:
+            file.seek(self._cursor)
+            return file.read(_EVENTS_AT_ONCE * _LONGEST_EVENT).count(b"\n") >= _EVENTS_AT_ONCE
+        return False
 
     def _fail(self, error: Exception, failures: int) -> None:
         sentence = self._note(error)
@@ -172,7 +181,7 @@ class JournalMirror(ABC):
         if self._destination is not None and self._size() == self._cursor and not look_again:
             return 0
         with self._alone():
-            cursor = self._read_cursor()
+            cursor = _cursor(self.folder, self._address)
             is_behind = self._size() > cursor
             if not (is_behind or look_again) or time.monotonic() >= self._deadline:
                 return 0
@@ -193,16 +202,6 @@ class JournalMirror(ABC):
 
     def _size(self) -> int:
         return self.journal.stat().st_size if self.journal.exists() else 0
-
-    def _read_cursor(self) -> int:
-        """The cursor on disk, or 0 if there is none for this destination or it stands not between two of the lines."""
-        cursor = mirrored(self.folder)[1].get(self._address, 0)
-        try:
-            with self.journal.open("rb") as file:
-                file.seek(max(cursor - 1, 0))
-                return cursor if file.read(1) == b"\n" else 0
-        except OSError:
-            return 0
 
     def _write_cursor(self, cursor: int) -> None:
         address, cursors = mirrored(self.folder)
@@ -237,6 +236,23 @@ def mirrored(folder: Path) -> tuple[str | None, dict[str, int]]:
         return str(address), {str(name): max(int(cursor), 0) for name, cursor in cursors.items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None, {}
+
+
+def unsent(folder: Path, address: str) -> int:
+    """The number of events of the journal in `folder` that the destination at `address` has not acknowledged."""
+    journal = folder / FILE_NAME
+    return sum(1 for _ in read(journal, offset=_cursor(folder, address))) if journal.exists() else 0
+
+
+def _cursor(folder: Path, address: str) -> int:
+    """The cursor on disk, or 0 if there is none for this destination or it stands not between two of the lines."""
+    cursor = mirrored(folder)[1].get(address, 0)
+    try:
+        with (folder / FILE_NAME).open("rb") as file:
+            file.seek(max(cursor - 1, 0))
+            return cursor if file.read(1) == b"\n" else 0
+    except OSError:
+        return 0
 
 
 def standing(folder: Path) -> str:

@@ -319,22 +319,6 @@ def test_a_deleted_experiment_is_waited_for(folder: Path) -> None:
     assert list(Shown(local_uri(folder)).children) == [0]
 
 
-def test_the_thread_mirrors_while_the_sweep_writes(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    mirror = Mirror(folder, local_uri(folder), "digits")
-    mirror.poll_interval = 0.02
-    mirror.start()
-    sweep = Sweep(folder)
-    sweep.session()
-    for trial in range(5):
-        sweep.whole(trial)
-    sweep.closed()
-    assert mirror.stop(timeout=30) == 0
-    shown = Shown(local_uri(folder))
-    assert sorted(shown.children) == [0, 1, 2, 3, 4]
-    assert all(shown.history(trial, ADVERSARIAL) == [(0, 0.0), (1, 0.1), (2, 0.2)] for trial in range(5))
-    assert capfd.readouterr() == ("", "")
-
-
 def test_an_unreachable_mlflow_costs_a_sweep_nothing(folder: Path, empty_database: Path) -> None:
     port = free_port()
     mirror = Mirror(folder, f"http://ada:s3cret@127.0.0.1:{port}", "digits")

@@ -1,0 +1,156 @@
+"""A sweep's mirror, in a process of its own.
+
+MLflow's client works some 25 ms at each trial, and as long at its own import as at a hundred of them. In the sweep's
+process everything else would wait for that, since Python runs one thread at a time.
+
+The process is told by a line what to mirror, and at the end by another how long it may go on; it answers with what the
+mirror has to say. It goes where the sweep goes, at once: whatever it had in hand is sent again by whoever comes next.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any
+
+import sweep
+from sweep.tracking.home import address_of
+from sweep.tracking.mirror import unsent
+from sweep.tracking.mlflow import Mirror
+
+AGAIN = 60.0  # seconds after which a process that died is followed by another
+GRACE = 2.0  # seconds beside those that it is given, in which it says its last word
+
+
+class Follower:
+    """Mirrors the journal in `folder` to the MLflow at `tracking_uri`, as `Mirror` does, but no thread of this process.
+
+    `say` hears of each outage's beginning and end; `last_error` is the sentence that says why some events were not
+    sent, known after `stop`. Times are in seconds.
+    """
+
+    def __init__(self, folder: Path, tracking_uri: str, study: str, under: Path | None = None) -> None:
+        self.say: Callable[[str], None] = lambda text: None
+        self.last_error: str | None = None
+        self._folder = folder
+        self._address = address_of(folder, tracking_uri)
+        # By a pipe, because everybody on the machine can read a command line, and the URI may hold a password.
+        what = {"folder": str(folder), "tracking_uri": tracking_uri, "study": study}
+        self._what = json.dumps(what | {"under": str(under) if under else None}) + "\n"
+        self._closing = threading.Event()
+        self._beginning = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
+        self._thread: threading.Thread | None = None
+        self._errors: IO[str] | None = None
+
+    def start(self) -> None:
+        """Follow the journal until `stop`."""
+        self._begin()
+        self._thread = threading.Thread(target=self._listen, name="follower", daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout: float) -> int:
+        """Let the process send what is left, for at most `timeout` seconds; returns the events still unsent."""
+        with self._beginning:
+            is_again, process = self._closing.is_set(), self._process
+            self._closing.set()
+        if process is not None and self._thread is not None:
+            if not is_again:
+                self._tell(process, json.dumps(timeout) + "\n")
+                self._thread.join(timeout + GRACE)
+            process.kill()
+            self._thread.join()
+        return self.unsent()
+
+    def unsent(self) -> int:
+        """The number of events that MLflow has not acknowledged."""
+        return unsent(self._folder, self._address)
+
+    def _begin(self) -> None:
+        with self._beginning:
+            if self._closing.is_set():
+                return
+            self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by `_listen`)
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "sweep.tracking.follower"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                text=True,
+                env=os.environ | {"PYTHONPATH": _path()},
+                start_new_session=True,  # Ctrl-C is for the sweep, which then says how long to go on
+            )
+            self._tell(self._process, self._what)
+
+    def _listen(self) -> None:
+        """Hear what the process says; where it dies, begin another."""
+        while (process := self._process) is not None and process.stdout is not None:
+            for line in process.stdout:
+                self._hear(json.loads(line))
+            process.wait()
+            self._hear_death(process)
+            if self._closing.wait(AGAIN):
+                return
+            self._begin()
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        if "say" in message:
+            self.say(message["say"])
+        else:
+            self.last_error = message["last_error"]
+
+    def _hear_death(self, process: subprocess.Popen[str]) -> None:
+        assert self._errors is not None and process.stdin is not None and process.stdout is not None
+        with self._errors as errors, suppress(OSError):
+            errors.seek(0)
+            why = (errors.read().strip().splitlines() or [f"exit code {process.returncode}"])[-1]
+        process.stdout.close()
+        with suppress(OSError):
+            process.stdin.close()
+        if not self._closing.is_set():
+            self.last_error = f"the process that tells MLflow of the sweep ended ({why})"
+            self.say(f"tracking is behind: {self.last_error}; another follows, and what is missing is sent later")
+
+    @staticmethod
+    def _tell(process: subprocess.Popen[str], line: str) -> None:
+        assert process.stdin is not None
+        with suppress(OSError):  # it is dead, which `_listen` hears
+            process.stdin.write(line)
+            process.stdin.flush()
+
+
+def _path() -> str:
+    """This very code, wherever the process stands."""
+    return os.pathsep.join([str(Path(sweep.__path__[0]).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def main() -> None:
+    """The process: mirror, until told how long to go on or left alone."""
+    told = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is not one of our lines
+
+    def tell(**message: str | None) -> None:
+        with suppress(OSError):
+            told.write(json.dumps(message) + "\n")
+            told.flush()
+
+    what = json.loads(sys.stdin.readline())
+    under = Path(what["under"]) if what["under"] else None
+    mirror = Mirror(Path(what["folder"]), what["tracking_uri"], what["study"], under)
+    mirror.say = lambda text: tell(say=text)
+    mirror.start()
+    if last := sys.stdin.readline():
+        mirror.stop(json.loads(last))
+        tell(last_error=mirror.last_error)
+    os._exit(0)  # a request in hand would hold it
+
+
+if __name__ == "__main__":
+    main()

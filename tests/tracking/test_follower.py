@@ -1,0 +1,110 @@
+"""A sweep's mirror in its own process: heard of, told when to end, gone with the sweep."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mirrored_study import ADVERSARIAL, Shown, Sweep, free_port, until
+
+from sweep.resources import is_alive
+from sweep.tracking import follower
+from sweep.tracking.address import local_uri
+from sweep.tracking.follower import Follower
+from sweep.tracking.mlflow import Mirror
+
+mlflow: Any = pytest.importorskip("mlflow")
+pytestmark = pytest.mark.filterwarnings("ignore:.*noload:DeprecationWarning")  # as in test_mlflow.py
+
+
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path, empty_database: Path) -> Path:
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
+    (tmp_path / "study.json").write_text('{"name": "digits"}')
+    return tmp_path
+
+
+def process_of(mirror: Follower) -> int:
+    assert mirror._process is not None
+    return mirror._process.pid
+
+
+def test_it_mirrors_what_the_sweep_writes_and_another_follows_one_that_dies(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(follower, "AGAIN", 0.1)
+    sweep, mirror, said = Sweep(folder), Follower(folder, local_uri(folder), "digits"), list[str]()
+    mirror.say = said.append
+    sweep.session()
+    sweep.whole(0)
+    mirror.start()
+    first = process_of(mirror)
+    until(lambda: mirror.unsent() == 0, 120)
+    sweep.whole(1)
+    assert os.getpgid(first) != os.getpgid(0)  # Ctrl-C is the sweep's to hear
+    os.kill(first, signal.SIGKILL)
+    until(lambda: process_of(mirror) != first, 60)
+    sweep.whole(2)
+    sweep.closed()
+    assert mirror.stop(timeout=120) == 0 and mirror.last_error is None
+    shown = Shown(local_uri(folder))
+    assert [shown.history(trial, ADVERSARIAL) for trial in range(3)] == [[(0, 0.0), (1, 0.1), (2, 0.2)]] * 3
+    assert [sentence.partition("(")[0] for sentence in said] == [
+        "tracking is behind: the process that tells MLflow of the sweep ended "
+    ]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_it_goes_at_once_with_a_sweep_that_is_killed(folder: Path) -> None:
+    sweep = Sweep(folder)
+    sweep.session()
+    code = (
+        "import sys, time; from pathlib import Path; from sweep.tracking.follower import Follower\n"
+        "mirror = Follower(Path(sys.argv[1]), sys.argv[2], 'digits'); mirror.start()\n"
+        "print(mirror._process.pid, flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(folder), local_uri(folder)], stdout=subprocess.PIPE, text=True
+    ) as killed:
+        assert killed.stdout is not None
+        process = int(killed.stdout.readline())
+        assert b"mlflow.db" not in Path(f"/proc/{process}/cmdline").read_bytes()  # an address may hold a password
+        killed.kill()
+    until(lambda: not is_alive(process), 60)
+    Mirror(folder, local_uri(folder), "digits").sync()
+    assert len(Shown(local_uri(folder)).parents) == 1
+
+
+def test_of_one_that_cannot_be_reached_it_says_so_and_waits_no_longer_than_it_may(folder: Path) -> None:
+    said: list[str] = []
+    port = free_port()
+    mirror = Follower(folder, f"http://ada:s3cret@127.0.0.1:{port}", "digits")
+    mirror.say = said.append
+    Sweep(folder).session()
+    assert mirror.stop(timeout=0) == 1  # never started
+
+    mirror = Follower(folder, f"http://ada:s3cret@127.0.0.1:{port}", "digits")
+    mirror.say = said.append
+    mirror.start()
+    until(lambda: bool(said), 120)
+    began = time.monotonic()
+    assert mirror.stop(timeout=0.5) == 1
+    assert time.monotonic() - began < 60  # and not the minutes for which it would try
+    address = f"http://***@127.0.0.1:{port}"
+    assert mirror.last_error is not None and mirror.last_error.startswith(f"{address} cannot be reached: ")
+    assert said[0].startswith(f"tracking is behind: {address} cannot be reached: ")
+    assert mirror.stop(timeout=600) == 1  # once more, as after a Ctrl-C: at once
