@@ -13,7 +13,7 @@ from sweep.attacks import NamedAttack
 from sweep.attacks.pgd import PGD
 from sweep.configuration import Checks, OnCollapse, Several, TrialConfig, fingerprint
 from sweep.domains import Choice, Domain, Integer, LogUniform, Uniform
-from sweep.errors import ConfigurationError
+from sweep.errors import ConfigurationError, unknown
 from sweep.objective import AtLeast, AtMost, Goal, Maximize, Minimize
 from sweep.provisions import Asha, Budget, Confirmation, Limits, Resources
 from sweep.registry import Record, explained, problems, validated
@@ -166,11 +166,16 @@ class Study(Record):
 
     def mistakes(self, config: dict[str, Any]) -> list[str]:
         """Everything wrong with a point of the space, a sentence each."""
+        searchable = TrialConfig.model_fields.keys() - DECIDED_BY_STUDY.keys()
+        known = {key: value for key, value in config.items() if key in TrialConfig.model_fields}
+        found = [f"space.{key}: {unknown('parameter', key, searchable)}" for key in config if key not in known]
         try:
-            TrialConfig.model_validate(self._completed(config, 0))
+            TrialConfig.model_validate(self._completed(known, 0))
         except ValidationError as error:
-            return [f"space.{text}" if text.split(":")[0].split(".")[0] in config else text for text in problems(error)]
-        return []
+            found += [
+                f"space.{text}" if text.split(":")[0].split(".")[0] in known else text for text in problems(error)
+            ]
+        return found
 
     @property
     def experiment(self) -> str:

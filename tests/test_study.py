@@ -159,6 +159,7 @@ EACH: list[tuple[dict[str, Any], list[str]]] = [
         ["space.epochs: must be a valid integer, got 1.0", "space.epochs: must be a valid integer, got 3.5"],
     ),
     (space(batch_sise=64), ["space.batch_sise: unknown parameter 'batch_sise'; did you mean 'batch_size'?"]),
+    (space(sead=3), ["space.sead: unknown parameter 'sead' (allowed: augmentation, batch_size, compile, dataset, "]),
     (
         space(seed=Integer(0, 3), select="best"),
         ["space.seed: set for the whole study, as Study(seed=", "space.select: "],

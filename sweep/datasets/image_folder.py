@@ -55,22 +55,23 @@ class ImageFolder(Dataset):
 
     def _labelled(self, part: Part) -> list[tuple[Path, int]]:
         """Every image of a part with its label, class by class."""
-        labelled: list[tuple[Path, int]] = []
-        for label, name in enumerate(self._classes()):
-            folder = self._root(part) / name
-            files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES)
-            if not files:
-                raise DataError(f"{folder}: no image of class '{name}' ({', '.join(sorted(_SUFFIXES))})")
-            labelled += [(path, label) for path in files]
-        return labelled
+        root, names = self._root(part), self._classes()
+        files = {name: sorted(path for path in (root / name).rglob("*") if _is_image(path)) for name in names}
+        if empty := [f"'{name}'" for name in names if not files[name]]:
+            raise DataError(f"{root}: no image of class {' and '.join(empty)} ({', '.join(sorted(_SUFFIXES))})")
+        return [(path, label) for label, name in enumerate(names) for path in files[name]]
 
     def _classes(self) -> list[str]:
         """The classes' names in the order of their labels, which the training part decides."""
         root = self._root("train")
         found = sorted(path.name for path in root.iterdir() if path.is_dir())
-        for name in set(self.classes or ()) - set(found):
-            near = ", ".join(get_close_matches(name, found, n=5, cutoff=0))
-            raise DataError(f"{root}: no class folder '{name}' (the nearest of its {len(found)}: {near})")
+        absent = [
+            f"no class folder '{name}' (the nearest of its {len(found)}: "
+            f"{', '.join(get_close_matches(name, found, n=5, cutoff=0))})"
+            for name in sorted(set(self.classes or ()) - set(found))
+        ]
+        if absent:
+            raise DataError(f"{root}: {'; '.join(absent)}")
         return sorted(set(self.classes)) if self.classes else found
 
     def _root(self, part: Part) -> Path:
@@ -88,3 +89,7 @@ class ImageFolder(Dataset):
         left, top = (width - self.size) // 2, (height - self.size) // 2
         resized = image.resize((width, height), PillowImage.Resampling.BILINEAR)
         return resized.crop((left, top, left + self.size, top + self.size))
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in _SUFFIXES

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -71,16 +71,17 @@ class ImageParquet(Dataset):
 
     @model_validator(mode="after")
     def _has_one_test_split(self) -> ImageParquet:
+        mistakes = []
         if sum(value is not None for value in (self.test, self.test_value, self.test_size)) != 1:
-            raise ValueError("the test split needs exactly one of test (a file), test_value and test_size")
+            mistakes.append("the test split needs exactly one of test (a file), test_value and test_size")
         if (self.split_column is None) != (self.train_value is None):
-            raise ValueError("split_column and train_value go together")
+            mistakes.append("split_column and train_value go together")
         if self.test_value is not None and self.split_column is None:
-            raise ValueError("test_value needs split_column and train_value")
+            mistakes.append("test_value needs split_column and train_value")
         if self.test_value is not None and self.test_value == self.train_value:
-            raise ValueError(
-                f"train_value and test_value are both {self.test_value!r}: the test split must be disjoint"
-            )
+            mistakes.append(f"train_value and test_value are both {self.test_value!r}: the test split must be disjoint")
+        if mistakes:
+            raise ValueError("\n".join(mistakes))
         return self
 
     def sources(self, part: Part) -> Sequence[Path]:
@@ -129,6 +130,7 @@ class ImageParquet(Dataset):
         return rows
 
     def _selected(self, file: Path, value: str | int | None) -> _Rows:
+        _refuse_lacking(file, [self.image_column, self.label_column, self.split_column or self.label_column])
         labels = self._labels(file)
         numbers = np.arange(len(labels))
         if value is not None and self.split_column is not None:
@@ -211,7 +213,7 @@ class ImageParquet(Dataset):
                 yield where, encoded
 
     def _cells(self, file: Path) -> Iterator[bytes | None]:
-        with _opened(file, self.image_column) as opened:
+        with _opened(file) as opened:
             kind = opened.schema_arrow.field(self.image_column).type
             is_struct = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
             content = kind.field("bytes").type if is_struct else kind
@@ -238,17 +240,23 @@ def _matching(pattern: str) -> list[Path]:
 
 
 @contextmanager
-def _opened(file: Path, column: str) -> Iterator[Any]:
-    """The file, which has that column. Raises DataError if it has not, or as soon as something in it is damaged."""
+def _opened(file: Path) -> Iterator[Any]:
+    """The file. Raises DataError as soon as something in it is damaged."""
     try:
         with pq.ParquetFile(file) as opened:
-            if column not in opened.schema_arrow.names:
-                raise DataError(f"{file}: {unknown('column', column, opened.schema_arrow.names)}")
             yield opened
     except (OSError, pa.ArrowException) as error:
         raise DataError(f"{file}: not a readable Parquet file ({' '.join(str(error).split())})") from error
 
 
+def _refuse_lacking(file: Path, columns: Iterable[str]) -> None:
+    """Raise DataError that names every column that the file has not."""
+    with _opened(file) as opened:
+        names = opened.schema_arrow.names
+    if absent := [unknown("column", column, names) for column in sorted(set(columns)) if column not in names]:
+        raise DataError(f"{file}: {'; '.join(absent)}")
+
+
 def _column(file: Path, column: str) -> Any:
-    with _opened(file, column) as opened:
+    with _opened(file) as opened:
         return opened.read(columns=[column]).column(0)

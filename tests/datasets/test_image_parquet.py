@@ -112,6 +112,7 @@ def test_size_and_channels_convert(data: Path) -> None:
         ({"image": list(range(30))}, "column 'image' holds int64; it must hold encoded images"),
         ({"image": None, "imgae": [png(0)] * 30}, "unknown column 'image'; did you mean 'imgae'"),
         ({"label": None, "labels": [0] * 30}, "unknown column 'label'; did you mean 'labels'"),
+        ({"image": None, "label": None, "pixels": [0] * 30}, "unknown column 'image' .*; unknown column 'label'"),
         ({"label": [0.5] * 30}, "column 'label' holds double; labels must be integers or texts"),
         ({"label": [0, 1, None] * 10}, "column 'label', row 2: no label"),
         ({"label": [0, 2, 3] * 10}, "from 0 without gaps, got 3 labels between 0 and 3: 1 is missing"),
@@ -174,6 +175,12 @@ def test_files_that_are_absent_or_not_parquet_are_named(data: Path) -> None:
 def test_contradictory_parameters_are_refused(parameters: dict[str, object]) -> None:
     with pytest.raises(ConfigurationError):
         validated(ImageParquet, {"train": "x.parquet", **parameters}, "dataset")
+
+
+def test_all_contradictions_come_at_once() -> None:
+    with pytest.raises(ConfigurationError, match="2 mistakes") as caught:
+        validated(ImageParquet, {"train": "x.parquet", "test": "y.parquet", "test_value": "v"}, "dataset")
+    assert "exactly one of test" in str(caught.value) and "test_value needs split_column" in str(caught.value)
 
 
 CIFAR10 = ImageParquet(
