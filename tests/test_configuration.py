@@ -95,8 +95,8 @@ def test_a_learning_rate_cannot_follow_accuracies() -> None:
 
 
 def test_two_attacks_of_one_name_are_refused() -> None:
-    double = [{"name": "pgd", "num_steps": 10}, {"name": "pgd", "num_steps": 10, "relative_step_size": 1.0}]
-    assert mistakes(validation_attacks=double) == ["final_attacks: two attacks would both report as 'pgd_10'"]
+    double = [{"name": "pgd", "momentum": decay} for decay in (0.5, 1.0)]
+    assert mistakes(final_attacks=double) == ["final_attacks: two attacks would both report as 'pgd_10_momentum'"]
 
 
 def test_attacks_that_need_more_classes_are_named() -> None:

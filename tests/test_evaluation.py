@@ -115,7 +115,7 @@ def test_attacks_see_only_what_is_still_correct() -> None:
 def test_a_seed_gives_the_same_verdicts_and_another_other_ones() -> None:
     attack = PGD(num_steps=1, relative_step_size=0.2)
     first, again, other = (
-        evaluate(network(), split(), [attack], THREAT_MODEL, seed).robust["pgd_1"] for seed in (0, 0, 1)
+        evaluate(network(), split(), [attack], THREAT_MODEL, seed).robust[attack.label] for seed in (0, 0, 1)
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -125,7 +125,9 @@ def test_a_batch_does_not_depend_on_the_batch_before_it() -> None:
     data, attack = split(), PGD(num_steps=1, relative_step_size=0.2, num_restarts=3)
     spoiled = Split(data.images, data.labels.clone())
     spoiled.labels[1:BATCH] = (spoiled.labels[1:BATCH] + 2) % 4  # the first batch needs no second restart now
-    first, second = (evaluate(network(), some, [attack], THREAT_MODEL, 0).robust["pgd_1x3"] for some in (data, spoiled))
+    first, second = (
+        evaluate(network(), some, [attack], THREAT_MODEL, 0).robust[attack.label] for some in (data, spoiled)
+    )
     assert torch.equal(first[BATCH:], second[BATCH:])
     assert not torch.equal(first[:BATCH], second[:BATCH])
 
@@ -133,7 +135,8 @@ def test_a_batch_does_not_depend_on_the_batch_before_it() -> None:
 def test_batches_have_random_starts_of_their_own() -> None:
     data = split(BATCH)
     twice = Split(torch.cat([data.images] * 2), torch.cat([data.labels] * 2))
-    robust = evaluate(network(), twice, [PGD(num_steps=1, relative_step_size=0.2)], THREAT_MODEL, 0).robust["pgd_1"]
+    attack = PGD(num_steps=1, relative_step_size=0.2)
+    robust = evaluate(network(), twice, [attack], THREAT_MODEL, 0).robust[attack.label]
     assert not torch.equal(robust[:BATCH], robust[BATCH:])
 
 

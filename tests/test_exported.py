@@ -75,7 +75,7 @@ def test_what_is_absent_or_wrong_in_the_folder_is_said(trained: Trial, export: P
 def test_made_on_the_target_itself_it_is_the_white_box_attack(trained: Trial, export: Path) -> None:
     own = judge_transfer(export, [export], {"name": "pgd", "num_steps": 2, "random_start": "none"})
     (black_box,) = own.black_box.values()
-    assert own.attack == "pgd_2"
+    assert own.attack == "pgd_2_image_start"
     assert (own.white_box <= black_box).all(), "which also stops at the first success of its path"
     assert (black_box <= own.clean).all()
     assert judge_transfer(export, [export]).attack == trained.config.validation_attacks[0].label

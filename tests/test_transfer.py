@@ -46,10 +46,10 @@ def test_points_of_a_like_source_break_what_lies_within_epsilon_and_those_of_an_
     images = split(near, far, wrong, labels=[0, 0, 0])
     verdicts = transfer(network(1.0, 0.0), sources, images, ATTACK, Linf(epsilon=0.1), seed=0)
     assert verdicts.clean.tolist() == [True, True, False]
-    assert verdicts.robust["transfer_like_pgd_3"].tolist() == [False, True, False]
-    assert verdicts.robust["transfer_unlike_pgd_3"].tolist() == [True, True, False]
+    assert verdicts.robust["transfer_like_pgd_3_image_start"].tolist() == [False, True, False]
+    assert verdicts.robust["transfer_unlike_pgd_3_image_start"].tolist() == [True, True, False]
     assert verdicts.worst_case.tolist() == [False, True, False]
-    assert "validation/transfer_like_pgd_3/adversarial_accuracy" in verdicts.metrics("validation")
+    assert "validation/transfer_like_pgd_3_image_start/adversarial_accuracy" in verdicts.metrics("validation")
 
 
 def test_the_attack_goes_on_where_the_source_errs_already() -> None:
@@ -58,7 +58,7 @@ def test_the_attack_goes_on_where_the_source_errs_already() -> None:
     images = split((110, 128), labels=[0])
     assert predict(source, images).argmax(1).tolist() == [1]
     verdicts = transfer(network(1.0, 0.0), {"other": source}, images, ATTACK, Linf(epsilon=0.1), seed=0)
-    assert verdicts.robust["transfer_other_pgd_3"].tolist() == [False]
+    assert verdicts.robust["transfer_other_pgd_3_image_start"].tolist() == [False]
 
 
 @pytest.mark.parametrize("ball", [Linf(epsilon=0.1), L2(epsilon=0.12)], ids=lambda ball: ball.name)
@@ -66,9 +66,9 @@ def test_from_the_target_itself_it_is_the_white_box_attack(ball: Any) -> None:
     pixels = torch.randint(0, 256, (BATCH + 60, 1, 1, 2), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     images = Split(pixels, torch.zeros(len(pixels), dtype=torch.int64))
     target = network(1.0, -0.5)
-    white = evaluate(target, images, [ATTACK], ball, seed=0).robust["pgd_3"]
+    white = evaluate(target, images, [ATTACK], ball, seed=0).robust[ATTACK.label]
     black = transfer(target, {"itself": target}, images, ATTACK, ball, seed=0)
-    assert torch.equal(black.robust["transfer_itself_pgd_3"], white)
+    assert torch.equal(black.robust["transfer_itself_pgd_3_image_start"], white)
     assert 0 < white.sum() < black.clean.sum()
 
 
@@ -91,5 +91,5 @@ def test_random_starts_are_given_by_seed_and_source() -> None:
 
     first, again, other = verdicts(0), verdicts(0), verdicts(1)
     assert all(torch.equal(first[name], again[name]) for name in first)
-    assert not torch.equal(first["transfer_a_pgd_1"], other["transfer_a_pgd_1"])
-    assert not torch.equal(first["transfer_a_pgd_1"], first["transfer_b_pgd_1"])
+    assert not torch.equal(first[f"transfer_a_{attack.label}"], other[f"transfer_a_{attack.label}"])
+    assert not torch.equal(first[f"transfer_a_{attack.label}"], first[f"transfer_b_{attack.label}"])

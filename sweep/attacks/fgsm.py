@@ -20,7 +20,8 @@ class FGSM(Attack):
 
     @property
     def label(self) -> str:
-        return "fgsm_random_start" if self.random_start else "fgsm"
+        step = f"_relative_step_{self.relative_step_size:g}" if self.relative_step_size != 1 else ""
+        return "fgsm" + ("_random_start" if self.random_start else "") + step
 
     @property
     def gradient_evaluations(self) -> int:

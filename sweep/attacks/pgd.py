@@ -39,11 +39,20 @@ class PGD(Attack):
 
     @property
     def label(self) -> str:
-        """A loss that the name does not imply, and momentum, tell it from its siblings: ``pgd_10_dlr_momentum``."""
+        """Whatever is not as the name implies tells it from its siblings: ``pgd_10_dlr_step_0.01_momentum``."""
         restarts = f"x{self.num_restarts}" if self.num_restarts > 1 else ""
-        implied = self.loss == type(self).model_fields["loss"].default
-        loss = "" if implied else f"_{self.loss}"
-        return f"{self.name}_{self.num_steps}{restarts}{loss}" + ("_momentum" if self.momentum else "")
+        parts = {
+            "loss": self.loss,
+            "step_size": f"step_{self.step_size:g}" if self.step_size else "",
+            "relative_step_size": "" if self.step_size else f"relative_step_{self.relative_step_size:g}",
+            "random_start": f"{'image' if self.starts_at_image else self.random_start}_start",
+            "momentum": "momentum",
+        }
+        told = [part for name, part in parts.items() if part and not self._is_default(name)]
+        return "_".join([f"{self.name}_{self.num_steps}{restarts}", *told])
+
+    def _is_default(self, name: str) -> bool:
+        return bool(getattr(self, name) == type(self).model_fields[name].default)
 
     @property
     def gradient_evaluations(self) -> int:

@@ -23,8 +23,8 @@ class Network(nn.Module):
     """Images in [0, 1] -> preprocess -> (x - mean) / std -> core -> logits, in float32.
 
     Normalisation lives here so that every epsilon is in pixel units. `mean` and `std` hold one number a channel; under
-    `bfloat16` the core alone runs in autocast. The core and its input are kept in channels_last, which changes no shape
-    and made a LeNet-5's gradients 1.2 to 1.5 times as fast on a CPU core.
+    `bfloat16` the core alone runs in autocast. The core and its input are kept in channels_last, which changes no
+    shape; benchmarks/README.md has what such measures save.
 
     `preprocess` is the defense's part of the network, and is attacked with it. Where it is random, logits are the mean
     over `draws` draws. They follow from `seed`, are the same for every image, and are known to whoever attacks: so the
@@ -42,9 +42,9 @@ class Network(nn.Module):
     - where logits are the mean over d draws, each of these is d times as many;
     - two backward passes through one forward pass (`retain_graph`) add 2 N;
     - double backpropagation adds 2 N: N for the input's gradient taken with `create_graph`, and N when the loss that
-      holds its penalty is backpropagated. That second pass also runs backward through the first, so the time is more
-      than the count: 3.3 (ReLU) and 4.8 (SiLU) plain passes, measured on a LeNet-5. If the loss is linear in the logits
-      and only the gradient's penalty is backpropagated, nothing comes back through the logits: N in all.
+      holds its penalty is backpropagated. That second pass also runs backward through the first, so it takes longer
+      than a plain one. If the loss is linear in the logits and only the gradient's penalty is backpropagated, nothing
+      comes back through the logits: N in all.
     """
 
     mean: Tensor
@@ -136,10 +136,10 @@ def viewed(network: Network, view: View) -> Iterator[None]:
 def crafting(network: nn.Module, mode: Literal["train", "eval"]) -> Iterator[None]:
     """Make adversarial examples inside: every module in `mode`, no parameter wanting a gradient; then all as it was.
 
-    Only the input's gradient is wanted, and leaving the parameters' out saves 7 to 11 % of an attack. In `train` mode
-    batch norm normalises by the batch but leaves its running statistics (and their counter) alone, because
-    `track_running_stats` is off for the time: a momentum of 0 would still count the batch, and turn one batch that is
-    not finite into statistics that are not. Flags are restored one by one, also after an exception.
+    Only the input's gradient is wanted, and the parameters' cost time of their own. In `train` mode batch norm
+    normalises by the batch but leaves its running statistics (and their counter) alone, because `track_running_stats`
+    is off for the time: a momentum of 0 would still count the batch, and turn one batch that is not finite into
+    statistics that are not. Flags are restored one by one, also after an exception.
     """
     training = [(module, module.training) for module in network.modules()]
     tracking = [module for module in network.modules() if isinstance(module, _NormBase) and module.track_running_stats]

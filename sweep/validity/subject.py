@@ -78,9 +78,10 @@ class Subject:
         if key not in self._held:
             threat_model = self.config.threat_model
             moved = threat_model.model_copy(update={"epsilon": threat_model.epsilon * factor})
+            fitting = scaled(attack, factor)
             with bypassed(self.network) if bypass else nullcontext():
-                verdicts = evaluate(self.network, self.split, [scaled(attack, factor)], moved, self.config.seed)
-            self._held[key] = verdicts.robust[attack.label]
+                verdicts = evaluate(self.network, self.split, [fitting], moved, self.config.seed)
+            self._held[key] = verdicts.robust[fitting.label]
         return self._held[key]
 
     def lost(self, attack: Attack) -> float:

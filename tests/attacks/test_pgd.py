@@ -326,9 +326,13 @@ def test_attack_of_a_gradient_that_is_nan_stays_an_image() -> None:
         (PGD(num_restarts=3, loss="dlr", momentum=1.0), "pgd_10x3_dlr_momentum"),
         (PGD(loss="kl"), "pgd_10_kl"),
         (CWPGD(num_steps=7, num_restarts=2), "cw_pgd_7x2"),
+        (PGD(step_size=2 / 255), "pgd_10_step_0.00784314"),
+        (PGD(relative_step_size=1, momentum=1), "pgd_10_relative_step_1_momentum"),
+        (PGD(relative_step_size=1, step_size=0.01, random_start="none"), "pgd_10_step_0.01_image_start"),
         (CWPGD(momentum=1.0), "cw_pgd_40_momentum"),
         (FGSM(), "fgsm"),
         (FGSM(random_start=True), "fgsm_random_start"),
+        (FGSM(random_start=True, relative_step_size=1.25), "fgsm_random_start_relative_step_1.25"),
     ],
 )
 def test_labels(attack: Any, label: str) -> None:

@@ -36,6 +36,7 @@ from sweep.threat_models.linf import Linf
 JUDGED = 1_000
 PGD_40 = PGD(num_steps=40, step_size=0.01)
 PGD_20 = PGD(num_steps=20, step_size=0.5 / 255)
+CW_PGD_20 = CWPGD(num_steps=20, step_size=0.5 / 255)
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def test_clean_accuracy_on_mnist_is_the_published_one(published: Published) -> N
 @pytest.mark.parametrize("published", ADVERTORCH, ids=by_file)
 def test_pgd_40_on_mnist_reproduces_the_measured_accuracy(published: Published) -> None:
     verdicts = evaluate(network(published), mnist(JUDGED), [PGD_40], Linf(epsilon=0.3), seed=0)
-    assert_within_two_standard_errors(fraction(verdicts.robust["pgd_40"]), published.adversarial)
+    assert_within_two_standard_errors(fraction(verdicts.robust[PGD_40.label]), published.adversarial)
 
 
 @pytest.mark.slow
@@ -129,8 +130,8 @@ def test_pgd_40_on_mnist_reproduces_the_measured_accuracy(published: Published) 
 def test_pgd_20_on_cifar10_reproduces_the_measured_accuracy(published: Published) -> None:
     verdicts = attacked_on_cifar10(published)
     assert fraction(verdicts.clean) == pytest.approx(published.clean, abs=0.0015)
-    assert_within_two_standard_errors(fraction(verdicts.robust["pgd_20"]), published.adversarial)
-    assert fraction(verdicts.robust["cw_pgd_20"]) < fraction(verdicts.clean) - 0.1
+    assert_within_two_standard_errors(fraction(verdicts.robust[PGD_20.label]), published.adversarial)
+    assert fraction(verdicts.robust[CW_PGD_20.label]) < fraction(verdicts.clean) - 0.1
     assert fraction(verdicts.worst_case) <= min(map(fraction, verdicts.robust.values()))
 
 
@@ -172,7 +173,7 @@ def test_autoattack_s_lighter_form_finds_no_less_than_pgd_with_restarts(publishe
 
 
 def attacked_on_cifar10(published: Published) -> Verdicts:
-    attacks = [PGD_20, CWPGD(num_steps=20, step_size=0.5 / 255)]
+    attacks = [PGD_20, CW_PGD_20]
     return evaluate(network(published), cifar10(), attacks, Linf(epsilon=2 / 255), seed=0)
 
 

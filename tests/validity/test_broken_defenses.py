@@ -104,7 +104,10 @@ AFTER: dict[str, Callable[[Tensor], Tensor]] = {  # put after them
 }
 CHANGED: dict[str, dict[str, Any]] = {  # another configuration of the same weights
     "quantised input": {"defense": {"name": "feature_squeezing"}},
-    "tiny-step attack": {"validation_attacks": [{"name": "pgd", "num_steps": 10, "step_size": 1e-4}]},
+    "tiny-step attack": {
+        "validation_attacks": [{"name": "pgd", "num_steps": 10, "step_size": 1e-4}],
+        "objective": [{"metric": "validation/pgd_10_step_0.0001/adversarial_accuracy"}],
+    },
 }
 RIGHT = {
     "gradient killed": "V4",
