@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from mirrored_study import Server, Shown, Sweep, free_port, listens, until
+from mirrored_study import PATIENCE, Server, Shown, Sweep, free_port, listens, until
 from mlflow import MlflowClient
 from tiny_study import tiny
 
@@ -57,27 +57,24 @@ def test_a_server_that_is_killed_or_frozen_misses_and_doubles_nothing(
     sweep.session()
     sweep.whole(0)
     sweep.asked(1)
-    until(lambda: server.runs() == 3, 60)
+    until(lambda: server.runs() == 3)
     server.kill()
-    began = time.monotonic()
     for trial in range(2, 12):
-        sweep.whole(trial)
-    writing = time.monotonic() - began
-    until(lambda: mirror.last_error is not None, 60)
+        sweep.whole(trial)  # which nothing holds up: the server comes back only afterwards
+    until(lambda: mirror.last_error is not None)
     server.start()
-    until(lambda: mirror.unsent() == 0, 60)
+    until(lambda: mirror.unsent() == 0)
     server.freeze()
     sweep.whole(12)  # its run is asked for, and the answer comes when nobody waits for it any more
-    until(lambda: mirror.last_error is not None and "timed out" in mirror.last_error, 60)
+    until(lambda: mirror.last_error is not None and "timed out" in mirror.last_error)
     sweep.reported(1, 0)
     time.sleep(2)  # twice as long as the client waits
     server.thaw()
     sweep.ended(1)
     sweep.closed()
-    left = mirror.stop(timeout=120)
+    left = mirror.stop(timeout=PATIENCE)
     faithful = Check(runs=14, metrics=2 * (12 * 3 + 1) + 13 * 2)
     assert (left, mirror.refused, check(folder, server.uri, "digits")) == (0, 0, faithful)
-    assert writing < 10
     assert [text.split(":")[0] for text in said[:2]] == ["tracking is behind", "tracking goes on"]
     assert mirror.sync(again=True) > 70
     assert check(folder, server.uri, "digits") == faithful
@@ -180,13 +177,13 @@ def test_the_page_shows_the_studys_own_store_and_never_outlives_the_command(tmp_
     mirror = Mirror(folder, store, "tiny")
     MlflowClient(store).create_experiment("another one, which comes first")
     mirror.start()  # as the sweep does, which makes it the study's own
-    assert mirror.stop(timeout=60) == 0
+    assert mirror.stop(timeout=PATIENCE) == 0
     port = free_port()
     command = [sys.executable, "-c", "from sweep.cli import main; main()", "ui", "tiny", "--studies", str(tmp_path)]
     with (tmp_path / "log").open("wb") as log:
         page = subprocess.Popen([*command, "--port", str(port)], cwd=tmp_path, stdout=log, stderr=log)
     try:
-        until(lambda: listens("127.0.0.1", port), 300)
+        until(lambda: listens("127.0.0.1", port))
         said = (tmp_path / "log").read_text()
         assert f"http://127.0.0.1:{port}/#/experiments/2/runs" in said
         assert re.search(rf"MLflow on {store} ", said)
@@ -200,4 +197,4 @@ def test_the_page_shows_the_studys_own_store_and_never_outlives_the_command(tmp_
         page.send_signal(signal.SIGKILL)
         page.wait()
     if sys.platform == "linux":
-        until(lambda: not listens("127.0.0.1", port), 30)
+        until(lambda: not listens("127.0.0.1", port))

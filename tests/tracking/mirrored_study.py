@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import sqlite3
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from sweep.tracking.journal import FILE_NAME, Journal
 
 mlflow: Any = pytest.importorskip("mlflow")
 
+PATIENCE = 240.0  # seconds for anything that a busy machine may take its time over
 CLEAN, ADVERSARIAL = "validation/clean_accuracy", "validation/pgd_10/adversarial_accuracy"
 CONFIG = {
     "seed": 7,
@@ -96,9 +98,12 @@ class Shown:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """One that nobody is given until it is used: systems give those from 32768 on, and Ray its workers 10002 to 19999."""
+    while True:
+        port = 20_000 + secrets.randbelow(12_000)
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def listens(host: str, port: int) -> bool:
@@ -126,7 +131,7 @@ class Server:
             self.process = subprocess.Popen(
                 command, env=environment, stdout=log, stderr=log, cwd=self.folder, start_new_session=True
             )
-        until(self.answers, 120)
+        until(self.answers)
 
     def answers(self) -> bool:
         return listens("127.0.0.1", self.port)
@@ -142,7 +147,7 @@ class Server:
     def kill(self) -> None:
         if self.process is not None:
             os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait(30)
+            self.process.wait(PATIENCE)
             self.process = None
 
     def runs(self) -> int:
@@ -150,8 +155,8 @@ class Server:
             return int(database.execute("select count(*) from runs").fetchone()[0])
 
 
-def until(condition: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, "it never came to pass"
         time.sleep(0.02)

@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mirrored_study import free_port, listens, until
+from mirrored_study import PATIENCE, free_port, listens, until
 
 PAGE = Path(__file__).parents[2] / "docs" / "cluster.md"
-PATIENCE = 240.0  # seconds for a server to listen on a busy machine
 _BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 needs_postgres = pytest.mark.skipif(not _BINARIES, reason="Debian's postgresql is not installed (see .ci/run)")
 
@@ -181,9 +180,9 @@ def _running(
     with log.open("wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True, **options)
     try:
-        until(lambda: process.poll() is not None or listens(host, port), PATIENCE)
+        until(lambda: process.poll() is not None or listens(host, port))
         assert process.poll() is None, log.read_text()
         yield
     finally:
         os.killpg(process.pid, end)
-        process.wait(30)
+        process.wait(PATIENCE)

@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from mirrored_study import free_port
+from mirrored_study import PATIENCE, free_port
 
 from sweep.errors import StudyError
 from sweep.tracking.probe import probe
@@ -26,20 +26,22 @@ pytest.importorskip("mlflow")
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = dict(os.environ)
-    os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "1"
+    os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(int(PATIENCE))
     yield
     os.environ.clear()
     os.environ.update(before)
 
 
 @contextmanager
-def answering(status: int, body: bytes, seconds: float = 0.0) -> Iterator[str]:
-    """A web server that answers everything so; gives its address, with a password."""
+def answering(status: int, body: bytes, *, in_time: bool = True) -> Iterator[str]:
+    """A web server that answers everything so, in time or when all is over; gives its address, with a password."""
+    over = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            time.sleep(seconds)
-            with suppress(BrokenPipeError):  # nobody may be waiting any more
+            if not in_time:
+                over.wait()
+            with suppress(ConnectionError):  # nobody may be waiting any more
                 self.send_response(status)
                 self.end_headers()
                 self.wfile.write(body)
@@ -49,8 +51,11 @@ def answering(status: int, body: bytes, seconds: float = 0.0) -> Iterator[str]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://ada:s3cret@127.0.0.1:{server.server_port}"
-        server.shutdown()
+        try:
+            yield f"http://ada:s3cret@127.0.0.1:{server.server_port}"
+        finally:
+            over.set()
+            server.shutdown()
 
 
 REFUSED = [
@@ -91,7 +96,8 @@ def test_a_server_that_is_away_may_come_back() -> None:
     assert "cannot be reached" in str(probe("http://no-such-host.invalid:5000", "digits"))
     with answering(503, b"<html>Service Unavailable</html>") as uri:
         assert "cannot be reached: too many 503 error responses" in str(probe(uri, "digits"))
-    with answering(200, b"{}", seconds=2) as uri:
+    os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "1"
+    with answering(200, b"{}", in_time=False) as uri:
         assert "does not answer" in str(probe(uri, "digits"))
 
 
@@ -158,18 +164,36 @@ def test_a_database_whose_driver_is_not_installed_is_refused() -> None:
     assert "s3cret" not in str(caught.value)
 
 
-def test_a_database_that_another_process_is_making_is_waited_for(tmp_path: Path) -> None:
+MAKER = """
+import sys
+from mlflow import MlflowClient
+from mlflow.store.db import utils
+
+
+def upgrade(engine, go_on=utils._upgrade_db):
+    print("half made", flush=True)
+    sys.stdin.readline()
+    go_on(engine)
+
+
+utils._upgrade_db = upgrade
+MlflowClient(sys.argv[1]).search_experiments()
+"""
+
+
+def test_a_database_that_another_process_is_making_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """MLflow writes the version of its tables last."""
-    path = tmp_path / "store.db"
-    command = [
-        sys.executable,
-        "-c",
-        f"from mlflow import MlflowClient as C; C('sqlite:///{path}').search_experiments()",
-    ]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as maker:
-        while not _holds(path, "experiments"):
-            assert maker.poll() is None
-        assert not _holds(path, "model_versions")
+    monkeypatch.setattr("sweep.tracking.probe._STILL_SECONDS", 30.0)  # a busy machine makes nothing for a while
+    path, pipe = tmp_path / "store.db", subprocess.PIPE
+    command = [sys.executable, "-c", MAKER, f"sqlite:///{path}"]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True) as maker:
+        assert maker.stdin is not None and maker.stdout is not None
+        assert maker.stdout.readline() == "half made\n"
+        assert _holds(path, "experiments") and not _holds(path, "model_versions")
+        maker.stdin.write("\n")
+        maker.stdin.flush()
         assert probe(f"sqlite:///{path}", "digits") is None
         assert _holds(path, "model_versions")
 
