@@ -33,5 +33,8 @@ def layer_randomness(seed: int, *purpose: str | int) -> Iterator[None]:
     """
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(derive(seed, *purpose))
+        number = derive(seed, *purpose)
+        torch.default_generator.manual_seed(number)  # torch.manual_seed asks every kind of device, 27 times as long
+        if devices:
+            torch.cuda.manual_seed(number)
         yield
