@@ -98,8 +98,13 @@ class Storage:
 
     def read(self, name: str) -> bytes | None:
         """What a file holds; None where it is absent."""
-        with self._explained(), suppress(FileNotFoundError), self._files.open_input_file(self._at(name)) as file:
-            return bytes(file.read())
+        with self._explained(), suppress(FileNotFoundError):
+            while True:
+                with self._files.open_input_file(self._at(name)) as file:
+                    content = bytes(file.read())
+                # pyarrow asks for the size first: of a file that was replaced by a longer one, this is a part.
+                if self._is_local or self._files.get_file_info(self._at(name)).size == len(content):
+                    return content
         return None
 
     def write(self, name: str, content: bytes) -> None:
