@@ -17,7 +17,7 @@ from sweep.trial import Trial
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("SWEEP_DATA_DIR") or ROOT.parent / "shared" / "data")
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.slow
 
 CIFAR10 = {
     "name": "image_parquet",

@@ -22,7 +22,6 @@ SAME = {
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_the_luckiest_of_ten_seeds_shrinks_and_the_verdict_says_so(tmp_path: Path) -> None:
     folder = StudyFolder.create(
         tmp_path, tiny(space={"epochs": 5}, enqueue=[SAME] * SEEDS, budget=Budget(trials=SEEDS))

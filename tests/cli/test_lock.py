@@ -8,12 +8,12 @@ import os
 import re
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
+from processes import paused, pausing
 from test_commands import TINY, sweep
+from test_in_process import RUN
 
 from sweep.cli.files import load_study
 from sweep.cli.progress import Progress
@@ -24,26 +24,22 @@ from sweep.orchestration.search import opened
 
 @pytest.mark.slow
 def test_a_running_study_is_refused_to_others_and_a_killed_ones_is_taken_over(tmp_path: Path) -> None:
-    (tmp_path / "tiny.py").write_text(TINY.replace("epochs=2", "epochs=20").replace("trials=3", "trials=1"))
-    command = [sys.executable, "-c", "from sweep.cli import main; main()", "run", "tiny.py", "--in-process"]
-    journal = tmp_path / "studies" / "tiny" / "journal.log"
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL) as owner:
+    (tmp_path / "tiny.py").write_text(TINY.replace("trials=3", "trials=1"))
+    study = StudyFolder.create(tmp_path / "studies", load_study(tmp_path / "tiny.py"))
+    command = [*pausing("told[-1]['event'] == 'reported'", RUN), str(study.path)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as owner:
         try:
-            deadline = time.monotonic() + 120
-            while not journal.exists() or b'"reported"' not in journal.read_bytes():
-                assert owner.poll() is None and time.monotonic() < deadline
-                time.sleep(0.02)
+            paused(owner)
             for arguments in (("resume", "tiny", "--in-process"), ("extend", "tiny", "--trials", "1")):
                 refused = sweep(*arguments, folder=tmp_path, code=2)
                 assert f"is being run by process {owner.pid} on {os.uname().nodename}" in refused
             assert "already holds this very study" in sweep("run", "tiny.py", "--in-process", folder=tmp_path, code=2)
-            assert owner.poll() is None
         finally:
-            owner.send_signal(signal.SIGKILL)
+            owner.kill()
     printed = sweep("resume", "tiny", "--in-process", folder=tmp_path)
     assert f"took over the lock of process {owner.pid}" in printed
     assert "1 in flight" in printed and "1 trials: 1 completed" in printed
-    assert journal.read_bytes().count(b'{"event":"asked"') == 1
+    assert study.journal.read_bytes().count(b'{"event":"asked"') == 1
 
 
 class Full(io.StringIO):

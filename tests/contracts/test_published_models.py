@@ -117,7 +117,6 @@ def test_clean_accuracy_on_mnist_is_the_published_one(published: Published) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("published", ADVERTORCH, ids=by_file)
 def test_pgd_40_on_mnist_reproduces_the_measured_accuracy(published: Published) -> None:
     verdicts = evaluate(network(published), mnist(JUDGED), [PGD_40], Linf(epsilon=0.3), seed=0)
@@ -125,7 +124,6 @@ def test_pgd_40_on_mnist_reproduces_the_measured_accuracy(published: Published) 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("published", CROWN, ids=by_file)
 def test_pgd_20_on_cifar10_reproduces_the_measured_accuracy(published: Published) -> None:
     verdicts = attacked_on_cifar10(published)
@@ -146,7 +144,6 @@ AUTHORS = [
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("published", "attack", "ball", "size", "measured"), AUTHORS, ids=lambda value: getattr(value, "label", None)
 )
@@ -160,7 +157,6 @@ def test_fab_and_square_reproduce_what_their_authors_code_measures(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("published", [ADVERTORCH[0], *CROWN], ids=by_file)
 def test_autoattack_s_lighter_form_finds_no_less_than_pgd_with_restarts(published: Published) -> None:
     """So AutoAttack, of which it is the beginning, does not either; `benchmarks/attacks.py` runs the whole of it."""

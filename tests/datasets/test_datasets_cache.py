@@ -192,7 +192,7 @@ def test_two_processes_at_once_decode_once_and_share_one_copy(tmp_path: Path) ->
             assert proportional <= 0.6 * resident
     finally:
         for process in processes:
-            process.communicate("\n", timeout=20)
+            process.communicate("\n")
 
 
 def step(processes: list[subprocess.Popen[str]], go: bool = False) -> list[str]:

@@ -28,7 +28,6 @@ from sweep.tracking.mlflow import Mirror
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(600),
     # MLflow 3.17 with SQLAlchemy 2.1: "the noload loader strategy is deprecated"
     pytest.mark.filterwarnings("ignore:.*noload:DeprecationWarning"),
 ]

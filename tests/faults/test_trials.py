@@ -23,7 +23,7 @@ from sweep.orchestration.search import opened
 from sweep.study import Resources
 from sweep.tracking import journal
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(590)]
+pytestmark = pytest.mark.slow
 
 PATIENCE = 280  # seconds for anything that a busy machine may take its time over
 ENDLESS = 100_000  # epochs

@@ -28,7 +28,7 @@ from sweep.errors import StudyError
 from sweep.orchestration.folder import StudyFolder
 from sweep.orchestration.storage import below
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(580)]
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 250.0  # seconds for anything that a busy machine may take its time over

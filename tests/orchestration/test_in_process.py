@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import killed, paused, pausing
 from tiny_study import METRIC, events, figures, tiny
 
 from sweep.domains import Choice
@@ -96,30 +94,16 @@ from sweep.orchestration.search import opened
 with opened(StudyFolder(Path(sys.argv[1]))) as search:
     in_process.run(search)
 """
-Told = list[dict[str, Any]]
 
 
-def killed_when(folder: Path, condition: Callable[[Told], bool]) -> None:
-    """Run the study in a process of its own, and kill it when its journal says so."""
-    process = subprocess.Popen([sys.executable, "-c", RUN, str(folder)], stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 100
+def killed_at(folder: Path, event: str, trial: int) -> None:
+    """Run the study in a process of its own, and kill it where its journal says this of a trial."""
+    moment = f"(told[-1]['event'], told[-1].get('trial')) == ({event!r}, {trial})"
+    process = subprocess.Popen([*pausing(moment, RUN), str(folder)], stdout=subprocess.DEVNULL)
     try:
-        while not condition(events(folder)):
-            assert process.poll() is None, "it ended before it could be killed"
-            assert time.monotonic() < deadline, events(folder)
-            time.sleep(0.002)
+        paused(process)
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert process.returncode == -signal.SIGKILL
-
-
-def in_the_middle_of(trial: int) -> Callable[[Told], bool]:
-    return lambda told: any(event["event"] == "reported" and event["trial"] == trial for event in told)
-
-
-def between_trials_after(trial: int) -> Callable[[Told], bool]:
-    return lambda told: any(event["event"] == "ended" and event["trial"] == trial for event in told)
+        killed(process)
 
 
 def check_that_nothing_is_doubled(folder: Path, trials: int) -> None:
@@ -130,14 +114,13 @@ def check_that_nothing_is_doubled(folder: Path, trials: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
 def test_killed_again_and_again_a_sweep_ends_with_the_figures_of_an_unbroken_one(tmp_path: Path) -> None:
     study = tiny(budget=Budget(trials=6), early_stopping=Asha(grace_period=1, reduction_factor=2))
     unbroken = swept(tmp_path / "unbroken", study)
     folder = StudyFolder.create(tmp_path / "broken", study).path
-    killed_when(folder, lambda told: any(event["event"] == "asked" for event in told))
-    killed_when(folder, in_the_middle_of(1))
-    killed_when(folder, between_trials_after(3))
+    killed_at(folder, "asked", 0)
+    killed_at(folder, "reported", 1)
+    killed_at(folder, "ended", 3)
     over = {event["trial"]: event["time"] for event in events(folder, "ended")}
     # The last session says what it found, and goes on to the end.
     said: list[str] = []

@@ -283,7 +283,6 @@ def test_what_speaks_against_it_is_said_as_well(changes: dict[str, Any], said: s
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(200)
 def test_a_real_sweep_is_interrupted_in_promoted_trainings_and_comes_to_the_unbroken_ones_figures(
     tmp_path: Path,
 ) -> None:

@@ -28,7 +28,7 @@ from sweep.registry import validated
 from sweep.study import Asha, Budget, Resources, Study
 from sweep.trial import Trial
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(580)]
+pytestmark = pytest.mark.slow
 
 RUN = """
 import sys

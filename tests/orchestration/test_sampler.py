@@ -307,7 +307,7 @@ def test_a_lock_that_a_killed_process_left_delays_nothing(tmp_path: Path) -> Non
     notes.write_text("not ours")
     began = time.monotonic()
     drive(Sampler(study_for("random"), tmp_path), 1)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 25  # and not the 30 seconds after which Optuna takes it away
     assert notes.exists()
 
 

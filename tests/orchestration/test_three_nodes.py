@@ -21,7 +21,7 @@ from sweep.orchestration.folder import StudyFolder
 from sweep.orchestration.storage import Storage, below
 from sweep.tracking.check import check
 
-pytestmark = [needs_postgres, pytest.mark.slow, pytest.mark.timeout(580)]
+pytestmark = [needs_postgres, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
 PATIENCE = 400.0  # seconds for anything that a busy machine may take its time over
 EPOCHS, TRIALS = 16, 8

@@ -98,7 +98,7 @@ class Shown:
 
 
 def free_port() -> int:
-    """One that nobody is given until it is used: systems give those from 32768 on, and Ray its workers 10002 to 19999."""
+    """One that nobody else is given until it is used: systems give those above 32768, and Ray 10002 to 19999."""
     while True:
         port = 20_000 + secrets.randbelow(12_000)
         with suppress(OSError), socket.socket() as probe:

@@ -19,7 +19,6 @@ from sweep.tracking.journal import FILE_NAME, Journal
 from sweep.tracking.mirror import _LOCK as LOCK
 from sweep.tracking.mirror import STATE, Destination, JournalMirror, mirrored
 
-
 PATIENCE = 120.0  # seconds for anything that a busy machine may take its time over
 
 

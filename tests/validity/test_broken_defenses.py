@@ -25,7 +25,7 @@ from sweep.study import Budget, Study
 from sweep.trial import Trial
 from sweep.validity import CHECKS
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 METRIC = "validation/pgd_10/adversarial_accuracy"
 SPACE: dict[str, Any] = {

@@ -30,7 +30,6 @@ CONFIG: dict[str, Any] = {
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_an_adversarially_trained_lenet5_is_believed() -> None:
     config = validated(TrialConfig, CONFIG, "test")
     core = LeNet5(variant="advertorch").build(1, (28, 28), 10)
