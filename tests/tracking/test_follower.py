@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mirrored_study import ADVERSARIAL, Shown, Sweep, free_port, until
+from mirrored_study import ADVERSARIAL, PATIENCE, Shown, Sweep, free_port, until
 
 from sweep.resources import is_alive
 from sweep.tracking import follower
@@ -53,14 +53,14 @@ def test_it_mirrors_what_the_sweep_writes_and_another_follows_one_that_dies(
     sweep.whole(0)
     mirror.start()
     first = process_of(mirror)
-    until(lambda: mirror.unsent() == 0, 120)
+    until(lambda: mirror.unsent() == 0)
     sweep.whole(1)
     assert os.getpgid(first) != os.getpgid(0)  # Ctrl-C is the sweep's to hear
     os.kill(first, signal.SIGKILL)
-    until(lambda: process_of(mirror) != first, 60)
+    until(lambda: process_of(mirror) != first)
     sweep.whole(2)
     sweep.closed()
-    assert mirror.stop(timeout=120) == 0 and mirror.last_error is None
+    assert mirror.stop(timeout=PATIENCE) == 0 and mirror.last_error is None
     shown = Shown(local_uri(folder))
     assert [shown.history(trial, ADVERSARIAL) for trial in range(3)] == [[(0, 0.0), (1, 0.1), (2, 0.2)]] * 3
     assert [sentence.partition("(")[0] for sentence in said] == [
@@ -84,7 +84,7 @@ def test_it_goes_at_once_with_a_sweep_that_is_killed(folder: Path) -> None:
         process = int(killed.stdout.readline())
         assert b"mlflow.db" not in Path(f"/proc/{process}/cmdline").read_bytes()  # an address may hold a password
         killed.kill()
-    until(lambda: not is_alive(process), 60)
+    until(lambda: not is_alive(process))
     Mirror(folder, local_uri(folder), "digits").sync()
     assert len(Shown(local_uri(folder)).parents) == 1
 
@@ -100,7 +100,7 @@ def test_of_one_that_cannot_be_reached_it_says_so_and_waits_no_longer_than_it_ma
     mirror = Follower(folder, f"http://ada:s3cret@127.0.0.1:{port}", "digits")
     mirror.say = said.append
     mirror.start()
-    until(lambda: bool(said), 120)
+    until(lambda: bool(said))
     began = time.monotonic()
     assert mirror.stop(timeout=0.5) == 1
     assert time.monotonic() - began < 60  # and not the minutes for which it would try
