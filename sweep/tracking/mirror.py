@@ -128,8 +128,9 @@ class JournalMirror(ABC):
             try:
                 is_known = is_known or self._name_destination()
                 sent = self._send_some(look_again=is_last and self._is_doubtful)
-                self._recover(failures)
-                failures = 0
+                if sent or time.monotonic() < self._deadline:  # else it had no time to try
+                    self._recover(failures)
+                    failures = 0
             except Exception as error:  # a sweep must not learn of anything that goes wrong here
                 failures += 1
                 self._fail(error, failures)

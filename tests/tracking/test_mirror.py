@@ -369,6 +369,27 @@ def test_stopping_waits_no_longer_than_it_was_told(tmp_path: Path) -> None:
     assert shelf.taken == list(range(10))
 
 
+def test_one_whose_time_was_up_before_it_could_try_still_says_what_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal_of(tmp_path, range(1))
+    now, shelf = 0.0, Shelf()
+    shelf.fault = raise_at(0, OSError("away"))
+    mirror = ShelfMirror(tmp_path, shelf)
+    alone = mirror._alone
+
+    def late() -> Any:
+        nonlocal now
+        now = 2 * PATIENCE if mirror._closing.is_set() else 0.0
+        return alone()
+
+    monkeypatch.setattr("sweep.tracking.mirror.time", SimpleNamespace(monotonic=lambda: now, sleep=time.sleep))
+    monkeypatch.setattr(mirror, "_alone", late)
+    mirror.start()
+    until(lambda: mirror.last_error is not None)
+    assert mirror.stop(timeout=PATIENCE) == 1 and mirror.last_error == "OSError: away"
+
+
 def test_stopping_tries_until_its_time_is_up(tmp_path: Path) -> None:
     journal_of(tmp_path, range(3))
     shelf = Shelf()
