@@ -31,8 +31,14 @@ class ConfigurationError(SweepError):
     def __init__(self, subject: str, problems: Sequence[str]) -> None:
         self.subject = subject
         self.problems = tuple(problems)
-        count = "1 mistake" if len(self.problems) == 1 else f"{len(self.problems)} mistakes"
-        super().__init__("\n".join([f"{subject}: {count}", *(f"  - {problem}" for problem in self.problems)]))
+        super().__init__(
+            "\n".join(
+                [
+                    f"{subject}: {counted(len(self.problems), 'mistake')}",
+                    *(f"  - {problem}" for problem in self.problems),
+                ]
+            )
+        )
 
 
 class DataError(SweepError):
@@ -69,6 +75,12 @@ class Diverged(SweepError):  # noqa: N818  # a trial's end, not a fault
 
 class Collapsed(SweepError):  # noqa: N818  # a trial's end, not a fault
     """Robustness was lost to catastrophic overfitting, and the study stops such trials."""
+
+
+def counted(count: float, thing: str) -> str:
+    """So many of a thing, which gets its plural's s: 1 trial, 1,200 trials, 0.5 hours."""
+    shown = f"{count:,}" if isinstance(count, int) else f"{count:,g}"
+    return f"{shown} {thing}" if count == 1 else f"{shown} {thing}s"
 
 
 def unknown(what: str, given: object, allowed: Iterable[str]) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sweep.configuration import TrialConfig
 from sweep.defenses import Clock
 from sweep.defenses.base import AttackedDefense
+from sweep.errors import counted
 from sweep.provisions import Asha
 from sweep.schedules.adaptive import Adaptive
 
@@ -93,14 +94,14 @@ def incompressible(rule: Asha, name: str, config: TrialConfig) -> list[str]:
     found = []
     if shorter and whole < _FURTHER * shorter[-1]:
         found.append(
-            f"early_stopping: the last promotion is from {shorter[-1]} epochs to {whole}, all of them anew for little "
-            "more: choose a grace_period whose rungs lie further from the last"
+            f"early_stopping: the last promotion is from {counted(shorter[-1], 'epoch')} to {whole}, all of them anew "
+            "for little more: choose a grace_period whose rungs lie further from the last"
         )
     defense = config.defense
     if shorter and isinstance(defense, AttackedDefense) and isinstance(defense.epsilon_schedule, Adaptive):
         found.append(
             f"early_stopping: {name} may have the epsilon_schedule 'adaptive', which grows by the epoch, and which "
-            f"nothing compresses: in a rung's {shorter[0]} epochs its radius hardly rises"
+            f"nothing compresses: in a rung's {counted(shorter[0], 'epoch')} its radius hardly rises"
         )
     return found
 

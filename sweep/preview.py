@@ -8,7 +8,7 @@ from typing import Any
 
 from sweep.configuration import TrialConfig
 from sweep.datasets import Splits
-from sweep.errors import DataError
+from sweep.errors import DataError, counted
 from sweep.forecast import Branch, Rung, Step, early, first_whole, incompressible, rungs, steps
 from sweep.provisions import Asha
 from sweep.resources import choose_device, computes_bfloat16
@@ -49,8 +49,8 @@ def preview(study: Study) -> Preview:
     doubted += sorted({text for config in configs if splits for text in config.unanswerable(splits.classes)})
     if sizes and sizes[1] < _ENOUGH:
         doubted.append(
-            f"dataset.validation_size: on {sizes[1]} validation images an accuracy's standard error is up to "
-            f"{0.5 / math.sqrt(sizes[1]):.2f}, and chance decides who wins; below 25 every trial will be suspect (V28)"
+            f"dataset.validation_size: on {counted(sizes[1], 'validation image')} an accuracy's standard error is up to"
+            f" {0.5 / math.sqrt(sizes[1]):.2f}, and chance decides who wins; below 25 every trial will be suspect (V28)"
         )
     branches = _costliest([_branch(study, config, sizes or (1, 0)) for config in [*configs, *enqueued]])
     rule = study.early_stopping
@@ -131,10 +131,13 @@ def _doubts(study: Study, rungs: list[Rung]) -> list[str]:
             "sampler: gp models flat spaces; parameters inside branches are drawn at random (tpe models them)"
         )
     if study.sampler == "grid" and study.space.size > study.budget.trials:
-        doubts.append(f"budget: the grid has {study.space.size:.0f} points, and only {study.budget.trials} are tried")
+        doubts.append(
+            f"budget: the grid has {study.space.size:.0f} points, and it holds {counted(study.budget.trials, 'trial')}"
+        )
     if len(study.enqueue) > study.budget.trials:
         doubts.append(
-            f"budget: {len(study.enqueue)} configurations are enqueued, and only {study.budget.trials} are tried"
+            f"budget: {len(study.enqueue)} configurations are enqueued, and it holds "
+            f"{counted(study.budget.trials, 'trial')}"
         )
     return doubts
 
@@ -162,8 +165,8 @@ def _unequal(study: Study, branches: list[Branch]) -> list[str]:
     fewest = sum(math.ceil(share / total) for total in costliest.values())
     if fewest > study.budget.trials:
         doubts.append(
-            f"budget: {study.budget.trials} trials end it before the gradient evaluations are spent, which takes "
-            f"{fewest} or more; each defense still gets the same"
+            f"budget: it ends after {counted(study.budget.trials, 'trial')}, before the gradient evaluations are "
+            f"spent, which takes {fewest} or more; each defense still gets the same"
         )
     return doubts
 
@@ -176,7 +179,8 @@ def _unaffordable(study: Study, rule: Asha, branches: list[Branch], *, is_costed
     trials, limit = study.budget.trials / len(rivals), study.budget.gradient_evaluations
     share = limit / len(rivals) if limit is not None and is_costed else math.inf
     return [
-        f"early_stopping: the first whole training{name} comes after about {count} trials and {describe_cost(cost)} "
+        f"early_stopping: the first whole training{name} comes after about {counted(count, 'trial')} and "
+        f"{describe_cost(cost)} "
         "gradient evaluations, which the budget does not hold, and without one nothing is best: raise it, or the "
         "grace_period"
         for name, own in rivals.items()

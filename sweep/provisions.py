@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from sweep.attacks import NamedAttack
 from sweep.configuration import Several
+from sweep.errors import counted
 from sweep.registry import Record
 
 
@@ -98,7 +99,7 @@ class Resources(Record):
 
     @property
     def amount(self) -> str:
-        return f"{self.cpus} CPUs and {self.gpus:g} GPUs"
+        return f"{counted(self.cpus, 'CPU')} and {counted(self.gpus, 'GPU')}"
 
     @property
     def selector(self) -> dict[str, str]:

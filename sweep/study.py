@@ -13,7 +13,7 @@ from sweep.attacks import NamedAttack
 from sweep.attacks.pgd import PGD
 from sweep.configuration import Checks, OnCollapse, Several, TrialConfig, fingerprint
 from sweep.domains import Choice, Domain, Integer, LogUniform, Uniform
-from sweep.errors import ConfigurationError, unknown
+from sweep.errors import ConfigurationError, counted, unknown
 from sweep.objective import AtLeast, AtMost, Goal, Maximize, Minimize
 from sweep.provisions import Asha, Budget, Confirmation, Limits, Resources
 from sweep.registry import Record, explained, problems, validated
@@ -220,8 +220,8 @@ def _unopenable(confirms: Confirmation | None, budget: Budget) -> list[str]:
     if confirms is None or budget.trials == confirms.trainings:
         return []
     return [
-        f"budget.trials: this confirmation has {confirms.trainings} trainings and no others, got {budget.trials}; "
-        f"`sweep confirm {confirms.study} --again` opens the test split for more"
+        f"budget.trials: this confirmation has {counted(confirms.trainings, 'training')} and no others, got "
+        f"{budget.trials}; `sweep confirm {confirms.study} --again` opens the test split for more"
     ]
 
 

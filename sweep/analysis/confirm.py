@@ -14,7 +14,7 @@ import numpy as np
 
 from sweep.analysis.statistics import SURE, Comparison, Interval, Verdicts, analyse
 from sweep.checkpoint import load_weights
-from sweep.errors import StudyError
+from sweep.errors import StudyError, counted
 from sweep.objective import Goal
 from sweep.orchestration.evidence import proven
 from sweep.orchestration.folder import StudyFolder
@@ -117,7 +117,7 @@ def verdict(study: Study, found: Sequence[Confirmed]) -> list[str]:
 
 def _claim(best: Confirmed) -> str:
     seeds = best.ends.count("completed") + best.ends.count("diverged")
-    over = f"over {seeds} seed{'s' * (seeds > 1)} and {best.images:,} images"
+    over = f"over {counted(seeds, 'seed')} and {counted(best.images, 'image')}"
     reached = f"{min(best.fresh):.3f} to {max(best.fresh):.3f}" if len(best.fresh) > 1 else f"{best.validation:.3f}"
     lucky = f": {best.luck:.3f} of the search's value was luck" if best.luck >= _SHOWN else ""
     return (
@@ -152,12 +152,18 @@ def _reserved(one: Confirmed) -> list[str]:
         sentences.append(f"{name} is outside of the objective's bounds with fresh seeds: {', '.join(one.outside)}")
     diverged = one.ends.count("diverged")
     if diverged:
-        sentences.append(f"{name}: {diverged} of {len(one.ends)} trainings diverged, and count as right about nothing")
+        sentences.append(
+            f"{name}: {diverged} of {counted(len(one.ends), 'training')} diverged, and count as right about nothing"
+        )
     missing = [end for end in one.ends if end not in ("completed", "diverged")]
     if missing:
-        sentences.append(f"{name}: {len(missing)} of {len(one.ends)} trainings {', '.join(sorted({*missing}))}")
+        sentences.append(
+            f"{name}: {len(missing)} of {counted(len(one.ends), 'training')} {', '.join(sorted({*missing}))}"
+        )
     if one.images < _FEW:
-        sentences.append(f"{name} was judged on {one.images} test images: chance decides much of its figures")
+        sentences.append(
+            f"{name} was judged on {counted(one.images, 'test image')}: chance decides much of its figures"
+        )
     if one.worst_case.low == one.worst_case.high:
         rest = f"up to {3 / one.images:.3f} of other images may still differ"  # the rule of three, 95 %
         sentences.append(f"{name} came out alike on every image, and no resampling shows the chance in that: {rest}")
@@ -247,9 +253,9 @@ def _lacking(ends: Sequence[str], suspect: Sequence[str], outside: Sequence[str]
     """What a candidate lacks to be confirmed, in words."""
     lacking = []
     if "running" in ends or "not begun" in ends:
-        lacking.append(f"being confirmed: {ends.count('completed')} of {len(ends)} seeds")
+        lacking.append(f"being confirmed: {ends.count('completed')} of {counted(len(ends), 'seed')}")
     elif others := [end for end in ends if end != "completed"]:
-        lacking.append(f"{len(others)} of {len(ends)} trainings {', '.join(sorted({*others}))}")
+        lacking.append(f"{len(others)} of {counted(len(ends), 'training')} {', '.join(sorted({*others}))}")
     if suspect:
         lacking.append(f"suspect ({', '.join(suspect)})")
     if outside:

@@ -19,7 +19,7 @@ from sweep.analysis.opening import newest
 from sweep.analysis.results import best_by_defense
 from sweep.analysis.standing import Standing
 from sweep.analysis.statistics import SURE, Interval, Verdicts, analyse
-from sweep.errors import StudyError
+from sweep.errors import StudyError, counted
 from sweep.orchestration.folder import StudyFolder
 from sweep.orchestration.warm_start import differing
 from sweep.preview import describe_cost
@@ -102,7 +102,7 @@ def words(first: Standing, second: Standing, found: Paired | None) -> Iterator[s
     else:
         best = [f"{name}'s trial {n} ({d})" for name, n, d in zip(called, found.trials, found.defenses, strict=True)]
         gap, low, high = found.difference.mean, found.difference.low, found.difference.high
-        on = f"on the same {found.images:,} {found.split} images under {found.attack}"
+        on = f"on the same {counted(found.images, f'{found.split} image')} under {found.attack}"
         if found.p >= SURE:
             yield f"{on}, no difference between {best[0]} and {best[1]} is shown: {gap:+.3f} [{low:+.3f}, {high:+.3f}]"
         else:
@@ -130,7 +130,8 @@ def _side(one: Standing, defense: str) -> Side:
 
 
 def _spent(one: Standing) -> str:
-    return f"{len(one.ledger.trials)} trials and {describe_cost(one.ledger.gradient_evaluations)} gradient evaluations"
+    cost = describe_cost(one.ledger.gradient_evaluations)
+    return f"{counted(len(one.ledger.trials), 'trial')} and {cost} gradient evaluations"
 
 
 def _on_test(first: Standing, second: Standing) -> Paired | None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sweep.errors import counted
 from sweep.tracking.ledger import Ledger, TrialRecord
 from sweep.validity import CHECKS
 
@@ -45,7 +46,7 @@ def suspects(ledger: Ledger) -> list[str]:
     for trial in trials:
         for id in trial.failed:
             by_check.setdefault(id, []).append(trial.number)
-    count = "1 trial is" if len(trials) == 1 else f"{len(trials)} trials are"
+    count = f"{counted(len(trials), 'trial')} {'is' if len(trials) == 1 else 'are'}"
     reasons = sorted(by_check.items(), key=lambda item: -len(item[1]))
     return [f"{count} kept out of every best (docs/validity.md says why)"] + [
         f"trial {named(numbers)}: {_titled(id)}" for id, numbers in reasons

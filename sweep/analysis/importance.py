@@ -14,6 +14,7 @@ import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import TrialState, create_trial
 
+from sweep.errors import counted
 from sweep.orchestration.sampler import distribution
 from sweep.study import Study
 from sweep.tracking.ledger import Ledger, TrialRecord
@@ -41,7 +42,7 @@ def _conditional(study: Study, trials: list[TrialRecord]) -> dict[str, float]:
     for name in dict.fromkeys(name for trial in trials for name in trial.params):
         having = [trial for trial in trials if name in trial.params]
         if FEWEST <= len(having) < len(trials) and (share := _within(study, having).get(name)) is not None:
-            shares[f"{name} (of {len(having)} trials)"] = share
+            shares[f"{name} (of {counted(len(having), 'trial')})"] = share
     return shares
 
 

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from sweep.attacks import Attack, NamedAttack
 from sweep.configuration import Several, TrialConfig
-from sweep.errors import StudyError
+from sweep.errors import StudyError, counted
 from sweep.exported import restored
 from sweep.orchestration.budget import Spending
 from sweep.orchestration.evidence import proven
@@ -120,7 +120,7 @@ def history(ledger: Ledger) -> list[str]:
             "someone who could have seen it, so their figures may be too good"
         ]
     if not last.get("search_over", True):
-        sentences.append(f"it was opened before the search was over, when {last['ended']} trials had ended")
+        sentences.append(f"it was opened before the search was over, when {counted(last['ended'], 'trial')} had ended")
     if later := ledger.ended - last["ended"]:
         sentences.append(f"trials that ended after it was opened, and were no candidates: {later}")
     return sentences
@@ -131,8 +131,9 @@ def unfinished(study: Study, ledger: Ledger) -> str | None:
     if _is_over(study, ledger):
         return None
     return (
-        f"the search is not over ({ledger.ended} of {study.budget.trials} trials ended): what it finds from now on is "
-        "no candidate here, and to choose among that --again must open the test split once more, which is recorded"
+        f"the search is not over ({ledger.ended} of {counted(study.budget.trials, 'trial')} ended): what it finds from "
+        "now on is no candidate here, and to choose among that --again "
+        "must open the test split once more, which is recorded"
     )
 
 
@@ -259,7 +260,8 @@ def _opened_already(opening: dict[str, Any]) -> str:
     known = opening["confirmation"]
     trials = ", ".join(map(str, known["trials"]))
     return (
-        f"the test split was opened already, for trials {trials} with {known['seeds']} seeds ({opening['name']}): "
-        f"choosing anew after seeing it would be choosing by it. `sweep resume {opening['name']}` goes on with that "
+        f"the test split was opened already, for trials {trials} with {counted(known['seeds'], 'seed')} "
+        f"({opening['name']}): choosing anew after seeing it would be choosing by it. "
+        f"`sweep resume {opening['name']}` goes on with that "
         "one; --again opens it for another selection, and the journal will say so"
     )

@@ -50,15 +50,15 @@ def check(
 
     Example: sweep check search_spaces/digits.py
     """
-    from sweep.cli import tables
     from sweep.cli.files import load_study
+    from sweep.cli.plan import show_preview
     from sweep.preview import summary
 
     study = load_study(file)
     if as_json:
         typer.echo(json.dumps(summary(study), indent=2))
     else:
-        tables.show_preview(study)
+        show_preview(study)
 
 
 def status(

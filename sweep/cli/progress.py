@@ -12,6 +12,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from sweep.errors import counted
 from sweep.orchestration.search import Search
 from sweep.preview import describe_cost
 from sweep.study import Study
@@ -57,7 +58,7 @@ class Progress:
             for line in restored(search):
                 self.say(line)
         else:
-            self.say(f"{self.study.name}: {self.study.budget.trials} trials; starting")
+            self.say(f"{self.study.name}: {counted(self.study.budget.trials, 'trial')}; starting")
 
     def say(self, text: str) -> None:
         """A line that stays. Where nobody takes it (a terminal that is gone, a full disk), the sweep goes on unseen."""
@@ -97,7 +98,8 @@ class Progress:
         left = f", about {_clock(elapsed * (1 - self._share()) / gained)} left" if rate and gained > 0 else ""
         left += f" at {60 * rate:.1f} trials a minute" if left else ""
         cost = describe_cost(self.ledger.gradient_evaluations)
-        return f"{ended}/{total} trials ({states})  {_clock(elapsed)} elapsed{left}  {cost} gradient evaluations"
+        done = f"{ended}/{counted(total, 'trial')} ({states})"
+        return f"{done}  {_clock(elapsed)} elapsed{left}  {cost} gradient evaluations"
 
     def _best(self) -> str:
         goal = self.study.objective[0]
@@ -156,7 +158,7 @@ def restored(search: Search) -> Iterator[str]:
     if search.ledger.confirmations and not search.is_over:
         yield "  test    the split was opened already: what is found now is no candidate, unless it is opened again"
     if search.ledger.inherited:
-        yield f"  learnt  from {len(search.ledger.inherited)} trials of another study"
+        yield f"  learnt  from {counted(len(search.ledger.inherited), 'trial')} of another study"
 
 
 def _listed(counts: Mapping[str, int]) -> str:

@@ -9,6 +9,7 @@ import typer
 
 from sweep.cli.inspect import DEFAULT_STUDIES, Studies
 from sweep.cli.tracking import TrackingUri
+from sweep.errors import counted
 
 if TYPE_CHECKING:
     from sweep.orchestration.folder import StudyFolder
@@ -42,7 +43,7 @@ def report(
     files = [written.path]
     try:
         files += pictures.write(folder.path, written.figures, written.exhibits)
-        _say(f"{len(files) - 1} figures as PNG in {files[-1].parent}")
+        _say(f"{counted(len(files) - 1, 'figure')} as PNG in {files[-1].parent}")
     except StudyError as error:
         _say(str(error))
     try:

@@ -11,6 +11,7 @@ import typer
 
 from sweep.cli.inspect import DEFAULT_STUDIES, AsJson, Studies, messages_aside, told
 from sweep.cli.tracking import TrackingUri, refuse_unusable
+from sweep.errors import counted
 from sweep.tracking.address import is_database, redacted
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def _inherited(study: Study, source: StudyFolder) -> dict[str, Any]:
     from sweep.orchestration.warm_start import warm_start
 
     found = warm_start(study, source)
-    typer.echo(f"learning from {len(found.event['trials'])} trials of {source.path}")
+    typer.echo(f"learning from {counted(len(found.event['trials']), 'trial')} of {source.path}")
     for line in found.differences:
         typer.echo(f"  {line}")
     for reason, count in found.left_out.most_common():
@@ -187,7 +188,7 @@ def _search(
             if search.restored:
                 progress.say(f"  MLflow  {standing(folder.path)}")
             if retry_failed:
-                progress.say(f"  failed  {search.reopen_failed()} trials, taken up again")
+                progress.say(f"  failed  {counted(search.reopen_failed(), 'trial')}, taken up again")
             mirror.say = progress.say
             mirror.start()
             _run_trials(search, address, in_process)
@@ -226,7 +227,7 @@ def reconsider(searched: StudyFolder) -> None:
 def _wait_for(mirror: Follower, say: Callable[[str], None], seconds: float) -> int:
     """Let MLflow take the rest for a while; returns the events that it has not taken then."""
     if unsent := mirror.unsent():
-        say(f"MLflow lacks {unsent} events: waiting for at most {seconds:g} seconds (Ctrl-C: no longer)")
+        say(f"MLflow lacks {counted(unsent, 'event')}: waiting for at most {seconds:g} seconds (Ctrl-C: no longer)")
     try:
         return mirror.stop(seconds)
     except KeyboardInterrupt:

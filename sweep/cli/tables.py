@@ -17,12 +17,11 @@ from sweep.analysis.findings import explained, failures, named, suspects
 from sweep.analysis.results import best_by_defense
 from sweep.analysis.standing import Standing
 from sweep.configuration import TrialConfig
-from sweep.errors import StudyError
+from sweep.errors import StudyError, counted
 from sweep.exported import Transferred
-from sweep.forecast import Step
 from sweep.orchestration.folder import StudyFolder
 from sweep.orchestration.turns import accounts
-from sweep.preview import describe_cost, describe_space, preview
+from sweep.preview import describe_cost
 from sweep.study import Study
 from sweep.tracking.ledger import Ledger, TrialRecord, readable
 from sweep.training import EpochResult
@@ -32,89 +31,14 @@ if not console.is_terminal:
     console = Console(highlight=False, width=110)  # a file or a pipe has no width of its own
 
 
-def show_preview(study: Study) -> None:
-    """The plan of a study."""
-    plan = preview(study)
-    sizes = f"{plan.sizes[0]:,} training and {plan.sizes[1]:,} validation images" if plan.sizes else "sizes unknown"
-    goals = "; ".join(f"{goal.direction} {goal.metric}{_bounds(goal.subject_to)}" for goal in study.objective)
-    console.print(f"[bold]{study.name}[/]  fingerprint {study.fingerprint}; {sizes}\n{goals}\n")
-    table = Table(title="space", title_justify="left")
-    table.add_column("parameter", overflow="fold", ratio=3)
-    table.add_column("domain", overflow="fold", ratio=2)
-    for name, words in describe_space(study):
-        table.add_row(name, words)
-    console.print(table)
-    _show_branches(plan.branches)
-    if study.early_stopping:
-        _show_rungs(study, plan.rungs)
-    budget = study.budget
-    most = plan.most * budget.trials
-    spent = f", none begins after {describe_cost(budget.gradient_evaluations)}" if budget.gradient_evaluations else ""
-    limit = f", {budget.hours:g} hours" if budget.hours else ""
-    console.print(f"budget: {budget.trials} trials{limit}; at most {describe_cost(most)} gradient evaluations" + spent)
-    if plan.steps:
-        console.print(_promoted(plan.steps))
-    if study.compare:
-        each = f", and {describe_cost(plan.share)} gradient evaluations each" if plan.share else ""
-        console.print(f"compared: the defense that has spent least goes next; a sampler and rungs of its own{each}")
-    console.print(
-        f"validity: at most {plan.checks} {study.validity} checks of each completed trial, "
-        f"{describe_cost(plan.checking)} gradient evaluations"
-    )
-    for doubt in plan.doubts:
-        console.print(f"[yellow]doubt:[/] {escape(doubt)}")
-    console.print("[green]no mistakes found[/]")
-
-
-def _promoted(steps: list[Step]) -> str:
-    """About how many trials are trained for how long."""
-    *shorter, whole = steps
-    told = ", ".join([f"{step.trials:.0f} for {step.epochs}" for step in shorter])
-    cost = describe_cost(sum(step.cost for step in steps))
-    in_whole = f"{whole.trials:.0f} for all {whole.epochs} epochs"
-    return f"promotion: about {told} and {in_whole}; about {cost} gradient evaluations, all at the costliest"
-
-
-def _bounds(bounds: dict[str, Any]) -> str:
-    return f", with {', '.join(f'{name} {bound}' for name, bound in bounds.items())}" if bounds else ""
-
-
-def _show_branches(branches: list[Any]) -> None:
-    table = Table(title="branches, each at its costliest (gradient evaluations)", title_justify="left")
-    for name in ("branch", "parameters", "epochs", "an epoch", "a trial", "validation, at most"):
-        table.add_column(name, justify="left" if name == "branch" else "right", no_wrap=name == "branch")
-    for branch in branches:
-        table.add_row(
-            branch.name,
-            str(branch.parameters),
-            str(branch.config.epochs),
-            describe_cost(branch.per_epoch),
-            describe_cost(branch.total),
-            describe_cost(branch.validation_per_epoch * branch.config.epochs),
-        )
-    console.print(table)
-
-
-def _show_rungs(study: Study, rungs: list[Any]) -> None:
-    rule = study.early_stopping
-    assert rule is not None
-    resource = rule.resource.replace("_", " ")
-    title, reached = f"rungs: the best 1 in {rule.reduction_factor} go on ({resource})", "reached at epoch"
-    if rule.kind == "promotion":
-        title = f"rungs: the best 1 in {rule.reduction_factor} are trained again, for the next epochs or in whole"
-        reached = "schedules compressed to"
-    table = Table("level", reached, title=title, title_justify="left")
-    for rung in rungs:
-        table.add_row(f"{rung.level:,}", ", ".join(f"{name} {epoch}" for name, epoch in rung.epochs.items()))
-    console.print(table)
-
-
 def show_standing(found: Standing) -> None:
     """Who runs it, how far it is, and which trials run."""
     study, ledger = found.study, found.ledger
     state = f"running ({found.runner})" if found.runner else found.state
     spent = f"{describe_cost(ledger.gradient_evaluations)} gradient evaluations, {ledger.hours:.2f} hours"
-    console.print(f"{found.folder.path}: {state}; {len(ledger.trials)} of {study.budget.trials} trials, {spent}")
+    console.print(
+        f"{found.folder.path}: {state}; {len(ledger.trials)} of {counted(study.budget.trials, 'trial')}, {spent}"
+    )
     metric = study.objective[0].metric
     for trial in ledger.in_flight if found.runner else ():
         value = trial.reports.get(trial.epoch, {}).get(metric)
@@ -141,7 +65,9 @@ def show_results(study: Study, ledger: Ledger, *, include_suspect: bool = False)
         )
     if study.compare:
         spent, asked = accounts(study, ledger), Counter(trial.defense for trial in ledger)
-        each = ", ".join(f"{name} {describe_cost(cost)} ({asked[name]} trials)" for name, cost in spent.items())
+        each = ", ".join(
+            f"{name} {describe_cost(cost)} ({counted(asked[name], 'trial')})" for name, cost in spent.items()
+        )
         console.print(f"tuned with, in gradient evaluations: {each}")
     show_ends(ledger)
 
@@ -162,7 +88,8 @@ def show_ends(ledger: Ledger) -> None:
     """How many trials ended how, which are suspect, and what failed."""
     counts = ledger.counts()
     console.print(
-        f"{len(ledger.trials)} trials: " + (", ".join(f"{n} {end}" for end, n in counts.most_common()) or "none yet")
+        f"{counted(len(ledger.trials), 'trial')}: "
+        + (", ".join(f"{n} {end}" for end, n in counts.most_common()) or "none yet")
     )
     for sentence in suspects(ledger):
         console.print(f"[yellow]suspect[/] {sentence}", soft_wrap=True)
@@ -241,7 +168,10 @@ def show_unsent(study: str, options: dict[str, str], unsent: int, last_error: st
     """What MLflow has not taken yet, why, and how it gets there."""
     again = "".join(f" --{name} {value}" for name, value in options.items() if name in ("studies", "tracking-uri"))
     reason = f": {last_error}" if last_error else ""
-    _say(f"MLflow has not taken {unsent} events yet{reason}; nothing is lost: `sweep sync {study}{again}` sends them")
+    _say(
+        f"MLflow has not taken {counted(unsent, 'event')} yet{reason}; nothing is lost: `sweep sync "
+        f"{study}{again}` sends them"
+    )
 
 
 def _say(text: str) -> None:
@@ -274,7 +204,9 @@ def show_findings(validity: dict[str, Any]) -> None:
     """Whether a trial's adversarial accuracy can be believed, and what to do where not."""
     asked, images = len(validity["figures"]), validity["images"]
     colour = "red" if validity["verdict"] == "suspect" else "green"
-    console.print(f"[{colour}]{validity['verdict']}[/]: {asked} {validity['level']} checks on {images} images")
+    console.print(
+        f"[{colour}]{validity['verdict']}[/]: {asked} {validity['level']} checks on {counted(images, 'image')}"
+    )
     for outcome, sentence in explained(validity):
         console.print(f"  [yellow]{outcome}[/] {escape(sentence)}", soft_wrap=True)
 
@@ -291,7 +223,7 @@ def show_transfer(transferred: Transferred) -> None:
     missed, count = int(transferred.missed.sum()), len(transferred.clean)
     if missed:
         console.print(
-            f"[yellow]{missed} of {count} images withstand the white-box attack and not a transferred one: its figure "
-            "is too high by at least so much; attack with auto_attack[/]",
+            f"[yellow]{missed} of {counted(count, 'image')} withstand the white-box attack and not a transferred one: "
+            "its figure is too high by at least so much; attack with auto_attack[/]",
             soft_wrap=True,
         )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sweep.cli.inspect import DEFAULT_STUDIES, AsJson, Studies
+from sweep.errors import counted
 
 if TYPE_CHECKING:
     from sweep.tracking.check import Check
@@ -76,12 +77,15 @@ def sync(
 
 
 def _show_sent(sent: int, where: str, name: str, found: Check, mirror: JournalMirror) -> None:
-    typer.echo(f"sent {sent:,} events of the journal to {where}")
-    typer.echo(f"MLflow holds {found.runs:,} runs and {found.metrics:,} metric values of {name}: {_wrong(found)}")
+    typer.echo(f"sent {counted(sent, 'event')} of the journal to {where}")
+    typer.echo(
+        f"MLflow holds {counted(found.runs, 'run')} and {counted(found.metrics, 'metric value')} of {name}: "
+        f"{_wrong(found)}"
+    )
     if found.runs_deleted:
-        typer.echo(f"{found.runs_deleted:,} more runs were deleted there, and stay so")
+        typer.echo(f"{counted(found.runs_deleted, 'run')} more: deleted there, and not made again")
     if mirror.refused:
-        typer.echo(f"MLflow refused {mirror.refused:,} events, the last one thus: {mirror.last_refusal}")
+        typer.echo(f"MLflow refused {counted(mirror.refused, 'event')}, the last one thus: {mirror.last_refusal}")
 
 
 def refuse_unusable(tracking_uri: str | None, study: str) -> None:
@@ -94,11 +98,11 @@ def refuse_unusable(tracking_uri: str | None, study: str) -> None:
 
 
 def _wrong(found: Check) -> str:
-    differing = f", {found.differing:,} runs differ" if found.differing else ""
-    differing += f", {found.models_missing:,} models are missing" if found.models_missing else ""
+    differing = f", differing {counted(found.differing, 'run')}" if found.differing else ""
+    differing += f", missing {counted(found.models_missing, 'model')}" if found.models_missing else ""
     return (
-        f"missing {found.runs_missing:,} runs and {found.metrics_missing:,} values, "
-        f"doubled {found.runs_doubled:,} runs and {found.metrics_doubled:,} values{differing}"
+        f"missing {counted(found.runs_missing, 'run')} and {counted(found.metrics_missing, 'value')}, "
+        f"doubled {counted(found.runs_doubled, 'run')} and {counted(found.metrics_doubled, 'value')}{differing}"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sweep.analysis.confirm import Confirmed, outcome, spread, verdict
 from sweep.analysis.opening import disbelieved, history
 from sweep.cli.tables import console, figures_table, show_ends
+from sweep.errors import counted
 from sweep.orchestration.folder import StudyFolder
 
 
@@ -14,7 +15,7 @@ def show_confirmation(folder: StudyFolder) -> None:
     found = outcome(folder)
     assert study.confirms is not None
     labels = [attack.label for attack in study.confirms.attacks]
-    title = f"{study.confirms.study}: {study.confirms.seeds} fresh seeds, test split"
+    title = f"{study.confirms.study}: {counted(study.confirms.seeds, 'fresh seed')}, test split"
     names = ("defense", "trial", "searched", "fresh", "clean", *labels, "worst case", "shrinkage", "p")
     table = figures_table(title, names)
     for one in found:

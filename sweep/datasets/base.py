@@ -24,7 +24,7 @@ from pydantic import Field, SerializeAsAny
 from torch import Tensor
 
 from sweep.datasets.cache import Decoded, Image, Stored, cache_directory, decoded_once, locked
-from sweep.errors import DataError
+from sweep.errors import DataError, counted
 from sweep.registry import Component, named
 
 Part = Literal["train", "test"]  # of the source; validation is held out of "train"
@@ -132,7 +132,9 @@ class Dataset(Component):
         available = len(part.labels) - self.validation_size
         wanted = available if self.train_size is None else self.train_size
         if not 1 <= wanted <= available:
-            total = f"{len(part.labels):,} images, of which validation_size={self.validation_size:,} are held out"
+            total = (
+                f"{counted(len(part.labels), 'image')}, of which validation_size={self.validation_size:,} are held out"
+            )
             left = f"{max(available, 0):,} are left to train on, and train_size is {self.train_size or 'all'}"
             raise DataError(f"dataset {self.name}: {total}; {left}")
         train = Split(part.images[:wanted], part.labels[:wanted])
@@ -162,7 +164,8 @@ def _for_channels(what: str, values: PerChannel, channels: int) -> PerChannel:
     if channels == 1:
         return (sum(values) / len(values),)
     raise DataError(
-        f"dataset {what} has {len(values)} values, but the images have {channels} channels: give one for each"
+        f"dataset {what} has {counted(len(values), 'value')}, but the images have {counted(channels, 'channel')}: "
+        "give one for each"
     )
 
 

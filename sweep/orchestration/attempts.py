@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
-from sweep.errors import StudyError
+from sweep.errors import StudyError, counted
 from sweep.provisions import Resources
 from sweep.study import Study
 from sweep.tracking.ledger import Ledger, TrialRecord
@@ -91,17 +91,22 @@ class Attempts:
         hours, name = min(((hours, name) for name, hours in limits if hours is not None), default=(math.inf, ""))
         for number, since in list(self._starting.items()):
             if now - since > max(3600 * hours, LEAST_START):
-                limit = f"its process did not start in {hours:g} hours (limits.{name}) and {LEAST_START:g} seconds"
+                limit = (
+                    f"its process did not start in {counted(hours, 'hour')} (limits.{name}) and {LEAST_START:g} seconds"
+                )
                 self.over(number)
                 yield ledger.trials[number], "lost", {"class": "Hang", "message": limit}
         for number, heard in list(self._heard.items()):
             trial, silence = ledger.trials[number], now - heard
             if limits.trial_hours is not None and trial.seconds + silence > 3600 * limits.trial_hours:
-                limit = f"over the study's limit of {limits.trial_hours:g} hours for a trial (limits.trial_hours)"
+                limit = (
+                    f"over the study's limit of {counted(limits.trial_hours, 'hour')} for a trial (limits.trial_hours)"
+                )
                 self.over(number)
                 yield trial, "timed_out", {"class": "TimeLimit", "message": limit}
             elif limits.epoch_hours is not None and silence > 3600 * limits.epoch_hours:
-                limit = f"no epoch finished in the study's limit of {limits.epoch_hours:g} hours (limits.epoch_hours)"
+                longest = counted(limits.epoch_hours, "hour")
+                limit = f"no epoch finished in the study's limit of {longest} (limits.epoch_hours)"
                 self.over(number)
                 yield trial, "lost", {"class": "Hang", "message": limit}
 

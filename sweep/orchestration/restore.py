@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sweep.errors import StudyError
+from sweep.errors import StudyError, counted
 from sweep.orchestration.early_stopping import Rungs
 from sweep.orchestration.turns import next_turn
 from sweep.study import Study
@@ -59,7 +59,9 @@ def _asked(event: Mapping[str, Any], study: Study, ledger: Ledger, rungs: Rungs 
 
 
 def _promotes(promotion: tuple[int, int] | None) -> str:
-    return "no promotion" if promotion is None else f"trial {promotion[0]}'s promotion to {promotion[1]} epochs"
+    return (
+        "no promotion" if promotion is None else f"trial {promotion[0]}'s promotion to {counted(promotion[1], 'epoch')}"
+    )
 
 
 def _of_a_trial(event: Mapping[str, Any], ledger: Ledger) -> str | None:

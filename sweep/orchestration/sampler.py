@@ -21,7 +21,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from sweep.domains import Choice, Domain, Integer, Interval
-from sweep.errors import StudyError
+from sweep.errors import StudyError, counted
 from sweep.objective import WORST, Goal
 from sweep.orchestration.optuna_study import Log, OptunaStudy
 from sweep.orchestration.turns import Turn, enqueued
@@ -101,7 +101,7 @@ class Sampler:
         """Wherever Optuna holds another trial, state, value or parameter than the journal's trials, a sentence."""
         known, held = list(trials), self._own()
         if len(known) != len(held):
-            yield f"the journal has {len(known)} trials, Optuna {len(held)}"
+            yield f"the journal has {counted(len(known), 'trial')}, Optuna {len(held)}"
         for trial, other in zip(known, held, strict=False):
             state, values = _outcome(trial, self.study) if trial.end else (TrialState.RUNNING, None)
             if other.state != state:

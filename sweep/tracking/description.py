@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sweep.errors import counted
 from sweep.orchestration.folder import StudyFolder
 from sweep.study import Study
 from sweep.tracking.ledger import Ledger, TrialRecord
@@ -52,7 +53,11 @@ def _asked(study: Study) -> list[tuple[str, ...]]:
         ("objective", ", with ".join([f"{goal.direction} {goal.metric}", *bounds])),
         ("judged within", _named(tree["threat_model"])),
         ("data, model", f"{_named(tree['dataset'])}; {_named(tree['model'])}"),
-        ("searched", f"{len(study.space.domains())} parameters by {study.sampler}, {study.budget.trials} trials"),
+        (
+            "searched",
+            f"{counted(len(study.space.domains()), 'parameter')} by {study.sampler}, "
+            f"{counted(study.budget.trials, 'trial')}",
+        ),
     ]
 
 
@@ -60,8 +65,9 @@ def _confirms(study: Study) -> str:
     assert study.confirms is not None
     trials, attacks = ", ".join(map(str, study.confirms.trials)), [attack.label for attack in study.confirms.attacks]
     return (
-        f"Confirms trials {trials} of {study.confirms.study} on the test split: {study.confirms.seeds} fresh seeds of "
-        f"each, under {' and '.join(attacks)}. `sweep status {study.name}` says what may be claimed. Each completed "
+        f"Confirms trials {trials} of {study.confirms.study} on the test split: "
+        f"{counted(study.confirms.seeds, 'fresh seed')} of each, under {' and '.join(attacks)}. "
+        f"`sweep status {study.name}` says what may be claimed. Each completed "
         "run holds its model."
     )
 
@@ -72,7 +78,7 @@ def _results(study: Study, ledger: Ledger) -> list[str]:
     best: dict[str, TrialRecord] = {}
     for trial in () if study.confirms else ledger.ranked(goal):
         best.setdefault(trial.defense, trial)
-    parts = [f"{len(ledger.trials)} trials: {counts}."]
+    parts = [f"{counted(len(ledger.trials), 'trial')}: {counts}."]
     if best:
         header = ("defense", "trial", goal.metric, "validation/clean_accuracy", "worst case")
         parts.append(_table(header, [_row(trial, goal.metric) for trial in best.values()]))

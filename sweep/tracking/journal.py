@@ -23,7 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sweep.errors import JournalError
+from sweep.errors import JournalError, counted
 
 FILE_NAME = "journal.log"  # in the study folder
 
@@ -74,7 +74,9 @@ class Journal:
             reason = (
                 "another process writes to it, or a failed write could not be undone: stop the other one and resume"
             )
-            raise JournalError(f"{self.path}: holds {size} bytes where this process left {self._end}; {reason}")
+            raise JournalError(
+                f"{self.path}: holds {counted(size, 'byte')} where this process left {self._end}; {reason}"
+            )
         try:
             if os.write(self._descriptor, line) < len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -94,7 +96,7 @@ class Journal:
         if end < size:
             os.ftruncate(self._descriptor, end)
             os.fsync(self._descriptor)
-            self.cut = f"{self.path}: cut off {size - end} bytes of a last line that was never written whole"
+            self.cut = f"{self.path}: cut off {counted(size - end, 'byte')} of a last line that was never written whole"
         return end
 
     def _end_of_last_event(self, size: int) -> int:

@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from sweep.errors import SweepError
+from sweep.errors import SweepError, counted
 from sweep.tracking.journal import FILE_NAME, read
 
 STATE = "mirror.json"
@@ -262,7 +262,8 @@ def standing(folder: Path) -> str:
     cursor = cursors.get(address or "", 0)
     data = (folder / FILE_NAME).read_bytes()
     if cursor > len(data):
-        return f"was sent {cursor - len(data):,} bytes that the journal no longer holds; it is sent anew"
+        return f"was sent {counted(cursor - len(data), 'byte')} that the journal no longer holds; it is sent anew"
     asked = b' {"event":"asked",'  # inside of a value it would have backslashes
     runs, trials = data.count(asked, 0, cursor), data.count(asked)
-    return f"{runs} of {trials} trials have their run; {len(data) - cursor:,} bytes of the journal are to be sent"
+    left = counted(len(data) - cursor, "byte")
+    return f"{runs} of {counted(trials, 'trial')} in MLflow; to be sent: {left} of the journal"

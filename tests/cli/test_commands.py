@@ -137,7 +137,7 @@ def test_a_confirmation_crowns_no_seed_of_its_own(workplace: Path) -> None:
     assert "`sweep report tiny` tells" in sweep("report", "tiny-confirmation", folder=workplace, code=2)
     assert "luckiest seed" in sweep("export", "tiny-confirmation", "--best", folder=workplace, code=2)
     printed = sweep("export", "tiny-confirmation", "--trial", "0", "--to", "seed", folder=workplace)
-    assert re.search(r"one of 1 seeds that confirm trial \d of tiny", printed), printed
+    assert re.search(r"the one seed that confirms trial \d of tiny", printed), printed
     assert "reproduced" in sweep("trial", "seed", folder=workplace)
     for setting in ("seed=3", 'test_attacks=["pgd"]'):
         refused = sweep("trial", "seed", "--set", setting, folder=workplace, code=2)
@@ -192,7 +192,7 @@ def test_what_to_do_next_names_the_folder_and_not_what_it_was_called(workplace: 
 def test_a_resumed_study_says_what_was_found_to_agree(workplace: Path) -> None:
     printed = sweep("resume", "tiny", "--in-process", folder=workplace)
     assert "Optuna  3 complete; every state, value and parameter is the journal's" in printed
-    assert "MLflow  3 of 3 trials have their run; " in printed
+    assert "MLflow  3 of 3 trials in MLflow; " in printed
 
 
 def test_a_budget_is_extended_and_the_study_goes_on(workplace: Path) -> None:
@@ -213,7 +213,7 @@ def test_a_study_learns_from_another_one(workplace: Path) -> None:
     printed = sweep("run", "warm.py", "--in-process", "--warm-start", "tiny", folder=workplace)
     assert "learning from 3 trials of studies/tiny" in printed
     assert "changed optimizer.learning_rate: 0.01 to 0.1, log scale there, 0.01 to 0.2, log scale here" in printed
-    assert "1 trials: 1 completed" in printed
+    assert "1 trial: 1 completed" in printed
     assert "learnt  from 3 trials of another study" in sweep("resume", "warm", "--in-process", folder=workplace)
     assert "learns from no trial" in sweep(
         "run", "tiny.py", "--studies", "new", "--warm-start", "studies/tiny", folder=workplace, code=2
@@ -265,7 +265,7 @@ def test_check_shows_the_plan_and_as_json(workplace: Path) -> None:
     plan = json.loads(sweep("check", "tiny.py", "--json", folder=workplace))
     cost = {branch["name"]: branch["gradient_evaluations_per_epoch"] for branch in plan["branches"]}
     assert cost == {"standard": 200, "adversarial_training": 3 * 200}
-    kept = [json.loads(file.read_text()) for file in (workplace / "studies" / "tiny").rglob("metrics.json")]
+    kept = [json.loads(file.read_text()) for file in (workplace / "studies" / "tiny" / "trials").rglob("metrics.json")]
     assert plan["validity"]["checks"] == max(len(trial["validity"]["figures"]) for trial in kept)
 
 

@@ -38,7 +38,7 @@ def test_a_running_study_is_refused_to_others_and_a_killed_ones_is_taken_over(tm
             owner.kill()
     printed = sweep("resume", "tiny", "--in-process", folder=tmp_path)
     assert f"took over the lock of process {owner.pid}" in printed
-    assert "1 in flight" in printed and "1 trials: 1 completed" in printed
+    assert "1 in flight" in printed and "1 trial: 1 completed" in printed
     assert study.journal.read_bytes().count(b'{"event":"asked"') == 1
 
 

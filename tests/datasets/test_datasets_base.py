@@ -103,7 +103,7 @@ def test_statistics_follow_the_images_channels() -> None:
     assert colour.statistics(3) == ((0.1, 0.2, 0.6), (0.2, 0.2, 0.2))
     (mean,), (std,) = colour.statistics(1)
     assert mean == pytest.approx(0.3) and std == pytest.approx(0.2)
-    with pytest.raises(DataError, match="mean has 1 values, but the images have 3 channels"):
+    with pytest.raises(DataError, match="mean has 1 value, but the images have 3 channels"):
         Numbered().statistics(3)
 
 

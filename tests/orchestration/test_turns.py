@@ -243,7 +243,8 @@ def test_what_each_gets_is_said_before_it_starts() -> None:
     ]
     few = preview(compared(budget=Budget(trials=6, gradient_evaluations=30_000)))
     assert any(
-        doubt.startswith("budget: 6 trials end it before") and "takes 28 or more" in doubt for doubt in few.doubts
+        doubt.startswith("budget: it ends after 6 trials, before") and "takes 28 or more" in doubt
+        for doubt in few.doubts
     )
 
 

@@ -15,6 +15,7 @@ from sweep.analysis.export.robustbench import radius
 from sweep.analysis.findings import explained
 from sweep.configuration import TrialConfig
 from sweep.datasets import ImageShape
+from sweep.errors import counted
 from sweep.registry import Component
 from sweep.validity import CHECKS
 
@@ -48,6 +49,7 @@ def card(
         shape=shape,
         name=name,
         onnx=onnx,
+        counted=counted,
         standing=chosen.standing,
         model=_text(config.model),
         defense=_text(config.defense),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from sweep.analysis.confirm import Confirmed, outcome, spread
 from sweep.analysis.opening import disbelieved, history, newest
+from sweep.errors import counted
 from sweep.orchestration.folder import StudyFolder
 from sweep.study import Study
 from sweep.tracking.ledger import Ledger, TrialRecord
@@ -85,14 +86,20 @@ class Chosen:
     def standing(self) -> str:
         """What the trial's figures are worth, in words."""
         if confirms := self.study.confirms:
-            what = "confirm" if self.candidate and not self.candidate.lacking else "were to confirm"
-            return f"one of {confirms.seeds} seeds that {what} trial {self.number} of {confirms.study}"
+            is_confirmed, what = (
+                self.candidate and not self.candidate.lacking,
+                f"trial {self.number} of {confirms.study}",
+            )
+            if confirms.seeds == 1:
+                return f"the one seed that {'confirms' if is_confirmed else 'was to confirm'} {what}"
+            return f"one of {confirms.seeds} seeds that {'confirm' if is_confirmed else 'were to confirm'} {what}"
         if self.candidate is None or self.confirmation is None:
             return "unconfirmed"
         seeds = self.candidate.ends.count("completed")
         return (
-            f"unconfirmed itself: of {seeds} fresh seeds of its configuration, {spread(self.candidate.worst_case)} of "
-            f"the test images withstand every attack ({self.confirmation.folder.path.name})"
+            f"unconfirmed itself: of {counted(seeds, 'fresh seed')} of its configuration, "
+            f"{spread(self.candidate.worst_case)} of the test "
+            f"images withstand every attack ({self.confirmation.folder.path.name})"
         )
 
 

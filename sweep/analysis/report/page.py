@@ -21,7 +21,7 @@ from sweep.analysis.report import examples, stopping, tables, theme, words
 from sweep.analysis.report.examples import Exhibit
 from sweep.analysis.report.gallery import Drawn, gallery
 from sweep.checkpoint import write_text
-from sweep.errors import DataError, StudyError
+from sweep.errors import DataError, StudyError, counted
 from sweep.orchestration.folder import StudyFolder
 from sweep.registry import build
 from sweep.study import Study
@@ -107,6 +107,7 @@ def _rendered(
         suspects=len(ledger.suspects) - len(refuted),
         doubts=doubts(ledger),
         named=named,
+        counted=counted,
         rungs=rungs,
         trust=stopping.trust(rungs),
         overfitting=words.overfitting(study, ledger),

@@ -11,7 +11,7 @@ from sweep.analysis.export import choose
 from sweep.analysis.export.chosen import Chosen, Confirmation
 from sweep.analysis.report.accuracy import CLEAN
 from sweep.analysis.results import best_by_defense, hypervolume, pareto
-from sweep.errors import StudyError
+from sweep.errors import StudyError, counted
 from sweep.objective import Maximize
 from sweep.orchestration.folder import StudyFolder
 from sweep.study import Study
@@ -22,11 +22,11 @@ def asked(study: Study) -> list[tuple[str, str]]:
     """What was asked, as label and value."""
     goal, tree = study.objective[0], study.space.tree
     bounds = [f"{name} {bound}" for name, bound in goal.subject_to.items()]
-    limits = [f"{study.budget.trials:,} trials"]
+    limits = [counted(study.budget.trials, "trial")]
     limits += (
-        [f"{study.budget.gradient_evaluations:,} gradient evaluations"] if study.budget.gradient_evaluations else []
+        [counted(study.budget.gradient_evaluations, "gradient evaluation")] if study.budget.gradient_evaluations else []
     )
-    limits += [f"{study.budget.hours:g} hours"] if study.budget.hours else []
+    limits += [counted(study.budget.hours, "hour")] if study.budget.hours else []
     stopping = "none"
     if rule := study.early_stopping:
         resource = rule.resource.replace("_", " ").removesuffix("s" if rule.grace_period == 1 else "")
@@ -36,7 +36,7 @@ def asked(study: Study) -> list[tuple[str, str]]:
         ("objective", ", with ".join([f"{goal.direction} {goal.metric}", *bounds])),
         ("judged within", _text(tree["threat_model"])),
         ("data and model", f"{_text(tree['dataset'])}; {_text(tree['model'])}"),
-        ("searched", f"{len(study.space.domains())} parameters, by {study.sampler}"),
+        ("searched", f"{counted(len(study.space.domains()), 'parameter')}, by {study.sampler}"),
         ("budget", ", ".join(limits)),
         ("early stopping", stopping),
         *([("compared", f"by {study.compare}: each gets the same gradient evaluations")] if study.compare else []),
@@ -124,7 +124,7 @@ def _with_error(trial: TrialRecord, metric: str, images: int | None) -> str:
     value = trial.best["metrics"][metric] if trial.best else math.nan
     if images is None or not metric.endswith("accuracy"):
         return f"{value:.4f}"
-    return f"{value:.3f} ± {math.sqrt(value * (1 - value) / images):.3f} (standard error of {images:,} images)"
+    return f"{value:.3f} ± {math.sqrt(value * (1 - value) / images):.3f} (standard error of {counted(images, 'image')})"
 
 
 def _text(component: Any) -> str:
