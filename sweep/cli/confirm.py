@@ -8,7 +8,7 @@ import typer
 
 from sweep.cli.inspect import DEFAULT_STUDIES, AsJson, Studies
 from sweep.cli.run import Address, InProcess, check_address, search_in
-from sweep.cli.tracking import TrackingUri
+from sweep.cli.tracking import TrackingUri, refuse_unusable
 
 _ATTACK = "Attack on the test split: a name, or JSON; repeatable. Default: auto_attack."
 _RACE = "Choose these from so many best, by a race under the attack on validation."
@@ -42,12 +42,11 @@ def confirm(
     from sweep.cli.files import json_or_text
     from sweep.orchestration.folder import StudyFolder
     from sweep.tracking.home import uri_of
-    from sweep.tracking.probe import probe
 
     searched = StudyFolder.find(studies, study)
     check_address(address, in_process)  # before a race, which may take hours
     uri = uri_of(searched.path, tracking_uri)  # its runs lie where those of the search do
-    probe(uri, searched.study().experiment)
+    refuse_unusable(uri, searched.study().experiment)
     attacks = [json_or_text(text) for text in attack or ["auto_attack"]]
     selection = select(searched, top=top, seeds=seeds, attacks=attacks, baselines=baselines, raced=raced, again=again)
     if warning := unfinished(searched.study(), searched.ledger()):

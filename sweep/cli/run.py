@@ -12,7 +12,7 @@ import typer
 from sweep.cli.inspect import DEFAULT_STUDIES, AsJson, Studies, messages_aside, told
 from sweep.cli.tracking import TrackingUri, refuse_unusable
 from sweep.errors import counted
-from sweep.tracking.address import is_database, redacted
+from sweep.tracking.address import checked, is_database, redacted
 
 if TYPE_CHECKING:
     from sweep.orchestration.folder import StudyFolder
@@ -56,7 +56,8 @@ def run(
     from sweep.orchestration.storage import Storage
 
     study = load_study(file)
-    refuse_unusable(tracking_uri, study.name)
+    if tracking_uri:
+        refuse_unusable(checked(tracking_uri), study.name)
     check_address(address, in_process)
     store = Storage(storage) if storage else None
     if store:
@@ -87,10 +88,9 @@ def resume(
     """
     from sweep.orchestration.folder import StudyFolder
     from sweep.tracking.home import uri_of
-    from sweep.tracking.probe import probe
 
     folder = StudyFolder.find(studies, study)
-    probe(uri_of(folder.path, tracking_uri), folder.study().experiment)
+    refuse_unusable(uri_of(folder.path, tracking_uri), folder.study().experiment)
     check_address(address, in_process)
     search_in(folder, address, tracking_uri, in_process, retry_failed, as_json)
 

@@ -88,13 +88,12 @@ def _show_sent(sent: int, where: str, name: str, found: Check, mirror: JournalMi
         typer.echo(f"MLflow refused {counted(mirror.refused, 'event')}, the last one thus: {mirror.last_refusal}")
 
 
-def refuse_unusable(tracking_uri: str | None, study: str) -> None:
-    """Raise StudyError for a tracking URI that never will do; one where nobody answers at the moment may pass."""
-    from sweep.tracking.address import checked
+def refuse_unusable(tracking_uri: str, study: str) -> None:
+    """Raise StudyError for a tracking URI that never will do. Where nobody answers at the moment, that is said."""
     from sweep.tracking.probe import probe
 
-    if tracking_uri:
-        probe(checked(tracking_uri), study)
+    if away := probe(tracking_uri, study):
+        typer.secho(f"{away}; the sweep runs all the same, and sends MLflow everything later", fg="yellow", err=True)
 
 
 def _wrong(found: Check) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mirrored_study import free_port
 
 from sweep import __version__
 from sweep.cli import COMMANDS, main
@@ -384,6 +385,16 @@ def test_a_tracking_uri_that_never_will_do_is_refused_before_anything_is_written
     assert said in printed
     assert "s3cret" not in printed
     assert not (tmp_path / "studies").exists()
+
+
+def test_an_mlflow_that_is_away_is_told_of_at_once_and_refused_to_nobody(workplace: Path) -> None:
+    away, both = f"http://127.0.0.1:{free_port()}", ("--address", "auto", "--in-process")  # which ends it there
+    for command in (("run", "tiny.py"), ("resume", "tiny")):
+        printed = sweep(*command, "--tracking-uri", away, *both, folder=workplace, code=2)
+        first, *rest = printed.splitlines()
+        assert first.startswith(f"{away} cannot be reached: "), printed
+        assert first.endswith("; the sweep runs all the same, and sends MLflow everything later")
+        assert rest == ["error: choose one of --address (a Ray cluster) and --in-process (no Ray)"]
 
 
 def test_every_command_has_help_with_an_example(tmp_path: Path) -> None:
