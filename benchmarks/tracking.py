@@ -1,16 +1,17 @@
-"""What MLflow costs a sweep: the seconds that its mirror works, beside those that the sweep took.
+"""What MLflow costs a sweep: the CPU seconds of its mirror, beside those that the machine had while the sweep ran.
 
     python benchmarks/tracking.py studies/digits --server
 
 The journal of a study that has ended is sent again, into an empty MLflow (an SQLite database, or with `--server` a
 server on this machine), in the portions in which the mirror would have found it: what was journaled while it paused
-goes together. The sweep's own seconds are the journal's. Exit code 1 where the mirror's thread works for more than 1 %
-of them.
+goes together, its imports included. The sweep's seconds are the journal's, and those of the machine as many for each
+core: the mirror is a process of its own, for which nothing waits. Exit code 1 where it takes more than 1 % of them.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import tempfile
@@ -27,7 +28,7 @@ from sweep.tracking.mirror import Destination
 from sweep.tracking.mlflow import Mirror
 
 AT_ONCE = 200  # events
-MOST = 0.01  # of the sweep's wall time
+MOST = 0.01  # of the machine's time
 
 
 def sent(events: Sequence[dict[str, Any]], destination: Destination) -> int:
@@ -49,6 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=Path, help="the folder of a study that has ended")
     parser.add_argument("--server", action="store_true", help="through an MLflow server")
+    parser.add_argument("--cores", type=int, default=os.cpu_count(), help="of the machine that the sweep had")
     given = parser.parse_args()
     folder = StudyFolder(given.study)
     hours = folder.ledger().hours
@@ -57,16 +59,17 @@ def main() -> None:
         copy.mkdir()
         for name in (FILE_NAME, "study.json"):
             shutil.copy(given.study / name, copy / name)
-        began, used = time.monotonic(), time.thread_time()
+        began = time.monotonic()
         destination = Mirror(copy, uri, folder.study().name)._connect()  # imports MLflow as well
         connected = time.monotonic() - began
         events = [event for event, _ in read(folder.journal)]
         portions = sent(events, destination)
-        wall, used = time.monotonic() - began, time.thread_time() - used
+        wall, used = time.monotonic() - began, time.process_time()
     print(f"{len(events)} events in {portions} portions; the sweep took {3600 * hours:.0f} s")
     print(f"mirror: {used:.1f} s of CPU, {wall:.1f} s in all ({connected:.1f} s of them to import MLflow and connect)")
-    print(f"of the sweep: {used / 3600 / hours:.2%} in CPU, {wall / 3600 / hours:.2%} in all")
-    sys.exit(used > MOST * 3600 * hours)
+    share = used / 3600 / hours / given.cores
+    print(f"{share:.2%} of what {given.cores} cores had to give, {share * given.cores:.2%} of one")
+    sys.exit(share > MOST)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ class JournalMirror(ABC):
 
     poll_interval = 5.0
     longest_wait = 60.0
-    rest = 100.0  # times as long as it has just worked: tracking takes a hundredth of a sweep's time, not more
+    rest = 400.0  # times as long as it has just worked: with its imports, a hundredth of a sweep of minutes
 
     def __init__(self, folder: Path, address: str) -> None:
         self.folder = folder

@@ -267,7 +267,7 @@ def test_waiting_doubles_up_to_a_minute(tmp_path: Path) -> None:
     assert said == ["tracking is behind: OSError: away; the sweep goes on, and what is missing is sent later"]
 
 
-def test_it_rests_a_hundred_times_as_long_as_it_worked_unless_the_sweep_runs_away(
+def test_it_rests_400_times_as_long_as_it_worked_unless_the_sweep_runs_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal_of(tmp_path, range(1))
