@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +13,7 @@ from sweep.analysis.opening import newest, reconsidered
 from sweep.errors import StudyError
 from sweep.orchestration.budget import Spending
 from sweep.orchestration.folder import StudyFolder
+from sweep.orchestration.storage import Storage, is_uri
 from sweep.study import Study
 from sweep.tracking.ledger import Ledger, TrialRecord
 
@@ -81,12 +81,17 @@ def standing(folder: StudyFolder) -> Standing:
     )
 
 
-def folders(root: Path) -> Iterator[StudyFolder]:
-    """Every study folder in `root`, by name. Raises StudyError where there is no such folder."""
-    if not root.is_dir():
+def within(root: str) -> list[str]:
+    """Every study in a folder, or in a store (a URI), by name: its path, or its URI.
+
+    Raises StudyError where there is no such folder, and StorageError where the store cannot be read.
+    """
+    if is_uri(root):
+        store = Storage(root)
+        return [(store / name).uri for name in store.folders() if (store / name).read("study.json") is not None]
+    if not Path(root).is_dir():
         raise StudyError(f"there is no folder {root}; `sweep run` makes one, --studies says where studies are")
-    for path in sorted(root.glob("*/study.json")):
-        yield StudyFolder(path.parent)
+    return [str(path.parent) for path in sorted(Path(root).glob("*/study.json"))]
 
 
 def _state(study: Study, ledger: Ledger, runner: str | None) -> State:

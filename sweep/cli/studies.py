@@ -19,33 +19,39 @@ _LONGEST_HEADING = 16  # letters of a study's name above a column; a longer one 
 
 
 def list_studies(
-    folder: Annotated[Path | None, typer.Argument(help="The same as --studies.", show_default=False)] = None,
+    root: Annotated[
+        str | None, typer.Argument(help="A folder of studies, or a store's URI; none: --studies.", show_default=False)
+    ] = None,
     studies: Studies = DEFAULT_STUDIES,
     as_json: AsJson = False,
 ) -> None:
-    """List the studies of a folder: where each stands, its best trial, and whether that is confirmed.
+    """List the studies of a folder or store: where each stands, its best trial, and whether that is confirmed.
 
-    Example: sweep list studies
+    What a store's journals say is brought to --studies.
+
+    Example: sweep list s3://bucket/studies
     """
-    from sweep.analysis.standing import folders, standing
+    from sweep.analysis.standing import standing, within
     from sweep.cli.tables import console, figures_table
     from sweep.errors import StudyError, SweepError
+    from sweep.orchestration.folder import StudyFolder
+    from sweep.orchestration.storage import is_uri
 
-    if folder is not None and studies not in (folder, DEFAULT_STUDIES):
-        raise StudyError(f"{folder} and --studies {studies} are two folders: give one of them")
-    root, found = folder or studies, []
-    for path in folders(root):
+    root, found = root or str(studies), []
+    if not is_uri(root) and studies not in (Path(root), DEFAULT_STUDIES):
+        raise StudyError(f"{root} and --studies {studies} are two folders: give one of them")
+    for place in within(root):
         try:
-            found.append(standing(path))
+            found.append(standing(StudyFolder.find(studies, place) if is_uri(place) else StudyFolder(Path(place))))
         except SweepError as error:  # one that is damaged hides no other
-            typer.secho(f"{path.path}: {str(error).splitlines()[0]}", fg="yellow", err=True)
+            typer.secho(f"{place}: {str(error).splitlines()[0]}", fg="yellow", err=True)
     if as_json:
         typer.echo(json.dumps([one.row() for one in found], indent=2))
         return
-    table = figures_table(f"{root}", ("study", "state", "trials", "best", "of trial", "it is", "age"), words=("study",))
+    table = figures_table(root, ("study", "state", "trials", "best", "of trial", "it is", "age"), words=("study",))
     for one in found:
         table.add_row(*_listed(one))
-    console.print(table if found else f"no studies in {root}/ yet; `sweep run` makes one")
+    console.print(table if found else f"no studies in {root} yet; `sweep run` makes one")
 
 
 def compare(

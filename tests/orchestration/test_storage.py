@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from moto.server import ThreadedMotoServer
 from processes import paused, pausing
-from test_commands import TINY, sweep
+from test_commands import TINY, stdout, sweep
 from tiny_study import asked, complete, events, figures, report, searching, tiny
 
 from sweep.analysis.opening import begin, select
@@ -224,6 +224,22 @@ def test_a_confirmation_is_found_with_the_study_that_it_confirms(hasty: None, ro
     assert there.study().confirms == selection and len(StudyFolder(tmp_path / "b" / "tiny").ledger().confirmations) == 1
     StudyFolder.find(tmp_path / "c", below(root, "tiny"))
     assert StudyFolder(tmp_path / "c" / "tiny-confirmation").study() == there.study()
+
+
+def test_the_studies_of_a_store_are_listed(hasty: None, root: str, tmp_path: Path) -> None:
+    assert f"no studies in {root} yet" in " ".join(sweep("list", root, folder=tmp_path).split())
+    for name in ("first", "second"):
+        with opened(begun(tmp_path / "a", root, name=name)) as search:
+            complete(search, 0.5 if name == "first" else 0.6)
+    (Storage(root) / "no-study").write("x", b"")
+    (Storage(root) / "damaged").write("study.json", b"{")
+    told, complaint = stdout("list", root, "--json", folder=tmp_path)
+    assert [(row["name"], row["state"], row["best"]["value"]) for row in json.loads(told)] == [
+        ("first", "interrupted", 0.5),
+        ("second", "interrupted", 0.6),
+    ]
+    assert "damaged/study.json cannot be read" in complaint and "no-study" not in complaint
+    assert sorted(path.name for path in (tmp_path / "studies").iterdir()) == ["damaged", "first", "second"]
 
 
 def test_of_two_machines_one_runs_a_study(
