@@ -7,8 +7,9 @@
 PGD-7 and an update, on batches of MNIST (LeNet-5) or of random pixels in CIFAR-10's shape (ResNet-18: what is in the
 pixels costs nothing). The first arm is torchattacks' PGD in a DataLoader's loop; each arm below it has one measure
 more; the last is the engine with the same numbers of steps. Each arm has a process of its own, and they take turns in
-every round, on one thread, in CPU seconds, so that a busy machine disturbs all alike. Then, for LeNet-5, both ends
-train from three seeds, and their accuracies stand beside each other.
+every round, on one thread, in CPU seconds, so that a busy machine disturbs all alike; with more `--threads` in seconds
+of the clock, for a quiet one. Then, for LeNet-5, both ends train from three seeds, and their accuracies stand beside
+each other.
 """
 
 from __future__ import annotations
@@ -124,7 +125,6 @@ class Arm:
     """One training of the same network on the same data with the same optimizer; `epoch` trains for an epoch."""
 
     def __init__(self, network: str, batch: int, images: int, measures: Measures, seed: int = 0) -> None:
-        torch.set_num_threads(1)
         torch.manual_seed(seed)
         config = validated(TrialConfig, _config(network, batch, seed), "the benchmark")
         trial = Trial(config)
@@ -159,25 +159,27 @@ def first_images(split: Split, count: int) -> Split:
 class Process:
     """An arm in a process of its own: what one sets for a process, its way with memory, touches no other arm."""
 
-    def __init__(self, network: str, batch: int, images: int, measures: Measures) -> None:
-        self._pool = ProcessPoolExecutor(1, get_context("spawn"), _begin, (network, batch, images, measures))
+    def __init__(self, network: str, batch: int, images: int, threads: int, measures: Measures) -> None:
+        self._pool = ProcessPoolExecutor(1, get_context("spawn"), _begin, (network, batch, images, threads, measures))
+        self._clock = time.process_time if threads == 1 else time.monotonic
 
     def seconds(self) -> float:
-        """One epoch's CPU seconds."""
-        return self._pool.submit(_epoch).result()
+        """One epoch's, by the clock or of CPU."""
+        return self._pool.submit(_epoch, self._clock).result()
 
 
-def _begin(network: str, batch: int, images: int, measures: Measures) -> None:
+def _begin(network: str, batch: int, images: int, threads: int, measures: Measures) -> None:
     global _arm  # noqa: PLW0603  # a worker process holds one
+    torch.set_num_threads(threads)
     if not (measures.keeps_memory or measures.engine):
         sweep.trial.keep_freed_memory = lambda: None
     _arm = Arm(network, batch, images, measures)
 
 
-def _epoch() -> float:
-    began = time.process_time()
+def _epoch(clock: Callable[[], float]) -> float:
+    began = clock()
     _arm.epoch()
-    return time.process_time() - began
+    return clock() - began
 
 
 def _config(network: str, batch: int, seed: int) -> dict[str, Any]:
@@ -205,9 +207,9 @@ ARMS = {
 }
 
 
-def compare(network: str, batch: int, steps: int, rounds: int) -> None:
+def compare(network: str, batch: int, steps: int, rounds: int, threads: int) -> None:
     """Samples a second of every arm, in turns."""
-    processes = {name: Process(network, batch, batch * steps, measures) for name, measures in ARMS.items()}
+    processes = {name: Process(network, batch, batch * steps, threads, measures) for name, measures in ARMS.items()}
     times: dict[str, list[float]] = {name: [] for name in ARMS}
     for number in range(rounds + 1):
         for name, process in processes.items():
@@ -215,7 +217,8 @@ def compare(network: str, batch: int, steps: int, rounds: int) -> None:
             if number:  # the first round warms up
                 times[name].append(seconds)
     first, size = times["torchattacks in a DataLoader's loop"], batch * steps
-    print("| | samples a CPU second, median | least | most | times the first, median |\n|---|---|---|---|---|")
+    second = "CPU second" if threads == 1 else "second"
+    print(f"| | samples a {second}, median | least | most | times the first, median |\n|---|---|---|---|---|")
     for name, taken in times.items():
         rates = sorted(size / seconds for seconds in taken)
         ratio = statistics.median(before / now for before, now in zip(first, taken, strict=True))
@@ -254,9 +257,11 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--steps", type=int, default=4, help="an epoch's, of every arm in every round")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--accuracy", action=argparse.BooleanOptionalAction, default=True)
     given = parser.parse_args()
-    compare(given.network, given.batch, given.steps, given.rounds)
+    torch.set_num_threads(given.threads)
+    compare(given.network, given.batch, given.steps, given.rounds, given.threads)
     if given.accuracy:
         accuracies(given.network, given.batch, images=100 * given.batch, epochs=EPOCHS)
 
