@@ -147,7 +147,7 @@ def test_limits_of_time_are_told_once_and_end_or_lose_the_attempt(
         assert search.overdue() == {}
         now = 1.61 * HOUR
         hung = search.overdue()
-        assert list(hung) == [0] and "1 hours" in hung[0]["message"] and "limits.epoch_hours" in hung[0]["message"]
+        assert list(hung) == [0] and "1 hour " in hung[0]["message"] and "limits.epoch_hours" in hung[0]["message"]
         assert search.ledger.trials[0].end is None
         search.lost(0, hung[0])
     errors = [(event["end"], event["error"]["class"]) for event in events(tmp_path / "tiny", "ended")]
@@ -171,7 +171,7 @@ def test_a_process_that_never_starts_is_over_a_limit_and_waiting_for_a_place_is_
         now = 1.1 * HOUR
         stuck = search.overdue()
         assert list(stuck) == [0] and search.overdue() == {}
-        assert stuck[0]["message"] == "its process did not start in 1 hours (limits.epoch_hours) and 600 seconds"
+        assert stuck[0]["message"] == "its process did not start in 1 hour (limits.epoch_hours) and 600 seconds"
         search.lost(0, stuck[0], began=False)  # as its process is killed
         report(search, 1, 1, 0.5)
         assert asked(search).number == 0

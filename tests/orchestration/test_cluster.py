@@ -228,7 +228,7 @@ def test_trials_wait_for_a_node_that_suits_them_share_its_gpu_and_leave_it_when_
         return Path(started["log"]).relative_to(cluster.folder).parts[0]
 
     try:
-        needs = "needs 1 CPUs and 0.5 GPUs of type A10G on a node with the label pool=spot, and no node has them"
+        needs = "needs 1 CPU and 0.5 GPUs of type A10G on a node with the label pool=spot, and no node has them"
         until(lambda: needs in told.read_text())
         # What Ray's autoscaler is asked for, before there is such a node.
         until(lambda: "'GPU': 0.5" in cluster.ray("status", f"--address={cluster.address}"))

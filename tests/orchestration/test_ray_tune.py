@@ -264,5 +264,5 @@ def test_as_many_trials_share_a_gpu_as_it_has_tenths(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(ray_tune, "_nodes", lambda: [Resources(cpus=64, gpus=1)])
     assert ray_tune._capacity(Resources(gpus=0.1)) == 10  # where 1 // 0.1 is 9
     assert ray_tune._capacity(Resources(cpus=9, gpus=0.1)) == 7
-    with pytest.raises(StudyError, match=r"needs 1 CPUs and 1 GPUs of type H100, and this machine has 64 CPUs and 1"):
+    with pytest.raises(StudyError, match=r"needs 1 CPU and 1 GPU of type H100, and this machine has 64 CPUs and 1"):
         ray_tune._capacity(Resources(gpus=1, accelerator_type="H100"))

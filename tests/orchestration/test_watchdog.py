@@ -83,9 +83,7 @@ def test_a_larger_trial_falls_back_when_the_node_that_it_waited_for_has_left(tmp
         dog.look(tune)
         assert tune.trials == []
         (sentence,) = said
-        assert sentence.startswith(
-            "trial    0  was to get 2 CPUs and 0 GPUs, and no node that is left has them: 1 CPUs"
-        )
+        assert sentence.startswith("trial    0  was to get 2 CPUs and 0 GPUs, and no node that is left has them: 1 CPU")
         assert tune.ask("c") == SMALL.model_dump()
         search.started(0, "here", 1)
         search.lost(0, {"class": "OutOfMemoryError", "message": "no more"}, memory="host")
@@ -122,7 +120,7 @@ def test_a_process_that_does_not_start_is_killed_and_a_trial_without_a_place_wai
         dog.look(tune)
         assert killed == ["process of a"]
         (sentence,) = said
-        assert sentence.startswith("trial    0  its process did not start in 1 hours")
+        assert sentence.startswith("trial    0  its process did not start in 1 hour")
 
 
 def test_where_rays_folder_has_no_room_the_sweep_halts_and_no_trial_is_blamed(
