@@ -8,15 +8,15 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import killed, of_ray, paused, pausing
 from tiny_study import METRIC, events, figures, tiny
 
 from sweep.configuration import TrialConfig
@@ -44,7 +44,6 @@ try:
 except SweepError as error:
     sys.exit(str(error))
 """
-PATIENCE = 250  # seconds for anything that a busy machine may take its time over
 Told = list[dict[str, Any]]
 
 
@@ -56,33 +55,28 @@ def slow_tiny(**changes: Any) -> Study:
 
 @pytest.fixture
 def ray_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Ray's sessions, in a folder whose name is short enough for its sockets."""
+    """Ray's sessions, in a folder whose name is short enough for its sockets; its processes end with the test."""
     path = tempfile.mkdtemp(prefix="ray")
     monkeypatch.setenv("RAY_TMPDIR", path)
     yield
+    for pid in of_ray(path):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     shutil.rmtree(path, ignore_errors=True)
 
 
-def start(folder: Path) -> subprocess.Popen[str]:
-    """A driver with a session of its own, as a terminal would give it: a signal to its group is Ctrl-C."""
-    command = [sys.executable, "-c", RUN, str(folder)]
+def start(folder: Path, moment: str = "False") -> subprocess.Popen[str]:
+    """A driver, which stands still at a moment, with a session of its own, as a terminal would give it: a signal to its
+    group is Ctrl-C."""
+    command = [*pausing(moment, RUN), str(folder)]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
 
 
-def wait_until(condition: Callable[[Told], bool], folder: Path, driver: subprocess.Popen[str]) -> Told:
-    deadline = time.monotonic() + PATIENCE
-    while not condition(told := events(folder)):
-        assert driver.poll() is None, f"the driver ended early: {driver.communicate()[0]}"
-        assert time.monotonic() < deadline, told
-        time.sleep(0.01)
-    return told
-
-
 def ends_well(driver: subprocess.Popen[str], saying: str = "") -> None:
     """It exits with 0, having said just this (a regular expression)."""
-    output, _ = driver.communicate(timeout=PATIENCE)
+    output, _ = driver.communicate()
     assert driver.returncode == 0, output
     assert re.fullmatch(saying, output, re.DOTALL), output
 
@@ -92,7 +86,6 @@ LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "0000000000000000000
 
 def listening() -> set[str]:
     """The addresses at which processes of this test's Ray wait for connections."""
-    mark = f"RAY_TMPDIR={os.environ['RAY_TMPDIR']}".encode()
     sockets = {}
     for table in ("tcp", "tcp6"):
         for line in Path("/proc/net", table).read_text().splitlines()[1:]:
@@ -100,17 +93,11 @@ def listening() -> set[str]:
             if fields[3] == "0A":  # LISTEN
                 sockets[f"socket:[{fields[9]}]"] = fields[1].partition(":")[0]
     found = set()
-    for process in Path("/proc").glob("[0-9]*"):
+    for process in of_ray(os.environ["RAY_TMPDIR"]):
         with suppress(OSError):  # it has just ended
-            if mark in (process / "environ").read_bytes().split(b"\0"):
-                found |= {
-                    sockets[link] for file in (process / "fd").iterdir() if (link := str(file.readlink())) in sockets
-                }
+            links = {str(file.readlink()) for file in Path(f"/proc/{process}/fd").iterdir()}
+            found |= {sockets[link] for link in links & sockets.keys()}
     return found
-
-
-def epochs_of(told: Told, trial: int) -> list[int]:
-    return [event["epoch"] for event in told if event["event"] == "reported" and event["trial"] == trial]
 
 
 def check_that_nothing_is_doubled(told: Told, trials: int) -> None:
@@ -131,13 +118,13 @@ def test_two_at_once_early_stopping_and_a_worker_that_is_killed(tmp_path: Path, 
         early_stopping=Asha(grace_period=2, reduction_factor=3),
     )
     folder = StudyFolder.create(tmp_path, study).path
-    driver = start(folder)
-    told = wait_until(lambda told: 2 in epochs_of(told, 0), folder, driver)
-    (first,) = [event for event in told if event["event"] == "started" and event["trial"] == 0]
-    assert "ended" not in [event["event"] for event in told if event.get("trial") == 0]
+    driver = start(folder, "[told[-1].get(key) for key in ('event', 'trial', 'epoch')] == ['reported', 0, 2]")
+    paused(driver)
+    (first,) = [event for event in events(folder, "started") if event["trial"] == 0]
     addresses = listening()
     assert addresses and addresses <= LOOPBACK, addresses
     os.kill(first["pid"], signal.SIGKILL)
+    driver.send_signal(signal.SIGCONT)
     ends_well(driver, saying=".*")  # Ray tells of the dead process, at length
 
     told = events(folder)
@@ -168,26 +155,28 @@ def test_ctrl_c_then_a_killed_driver_and_still_every_figure_is_the_unbroken_ones
     study = slow_tiny(budget=Budget(trials=5))
     folder = StudyFolder.create(tmp_path / "broken", study).path
 
-    driver = start(folder)
-    wait_until(lambda told: bool(epochs_of(told, 0)) and bool(epochs_of(told, 1)), folder, driver)
+    driver = start(folder, "{event['trial'] for event in told if event['event'] == 'reported'} >= {0, 1}")
+    paused(driver)
     os.killpg(driver.pid, signal.SIGINT)
+    driver.send_signal(signal.SIGCONT)
     ends_well(driver, saying="running trials finish their epoch and save; Ctrl-C again ends at once\n")
     told = events(folder)
     assert told[-1]["event"] == "closed" and told[-1]["reason"] == "interrupted"
     over = {event["trial"] for event in told if event["event"] == "ended"}
     assert len(over) < 5
 
-    driver = start(folder)
-    before = len(told)
-    wait_until(lambda told: any(event["event"] == "reported" for event in told[before:]), folder, driver)
-    driver.kill()
-    driver.communicate()
-    told = events(folder)
-    assert told[-1]["event"] != "closed"
+    driver = start(folder, "told[-1]['event'] == 'reported'")
+    paused(driver)
+    killed(driver)
+    assert events(folder)[-1]["event"] == "reported"
 
-    dead = driver.pid
-    driver = start(folder)
-    ends_well(driver, saying=rf"took over the lock of process {dead} on .*, which is gone\n")
+    while list(of_ray(os.environ["RAY_TMPDIR"])):  # which ends with its driver
+        time.sleep(0.1)
+    said: list[str] = []
+    with opened(StudyFolder(folder), say=said.append) as search:  # and on without Ray, to the same figures
+        in_process.run(search)
+    (sentence,) = said
+    assert sentence.startswith(f"took over the lock of process {driver.pid} on ") and sentence.endswith("which is gone")
     told = events(folder)
     check_that_nothing_is_doubled(told, 5)
     assert [event["session"] for event in told if event["event"] == "session"] == [1, 2, 3]
@@ -222,7 +211,7 @@ def test_trials_are_promoted_while_others_run(tmp_path: Path, ray_folder: None) 
 def test_a_trial_that_this_machine_can_never_hold_is_refused(tmp_path: Path, ray_folder: None) -> None:
     folder = StudyFolder.create(tmp_path, tiny(per_trial=Resources(cpus=512))).path
     driver = start(folder)
-    output, _ = driver.communicate(timeout=PATIENCE)
+    output, _ = driver.communicate()
     assert driver.returncode == 1, output
     assert "a trial needs 512 CPUs and 0 GPUs, and this machine has" in output and "lower per_trial" in output
     assert [event["event"] for event in events(folder)] == ["session", "closed"]
