@@ -23,7 +23,8 @@ from sweep.datasets import Split
 from sweep.evaluation import evaluate, fraction
 from sweep.registry import validated
 from sweep.trial import Trial
-from sweep.validity import Subject, Validity, asked, examine
+from sweep.validity import Subject, Validity, examine
+from sweep.validity.base import in_order
 from tests.contracts.test_published_models import ADVERTORCH, CROWN, Published, cifar10, mnist, network
 
 PGD_10, PGD_40 = {"name": "pgd", "num_steps": 10}, {"name": "pgd", "num_steps": 40}
@@ -126,7 +127,7 @@ def main() -> int:
             print(row(one), flush=True)
             everyone.append(one)
     print("\n| check | largest figure | investigate above | suspect above |\n|---|---|---|---|")
-    for check in asked("full"):
+    for check in in_order():
         if figures := [one.validity.figures[check.id] for one in everyone if check.id in one.validity.figures]:
             print(f"| {check.id} {check.title} | {max(figures):.4g} | {check.investigate} | {check.suspect} |")
     suspect = sum(bool(one.validity.suspect) for one in everyone)
