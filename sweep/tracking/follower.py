@@ -13,20 +13,20 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
 
 import sweep
+from sweep.tracking.address import redacted
 from sweep.tracking.home import address_of
 from sweep.tracking.mirror import unsent
 from sweep.tracking.mlflow import Mirror
 
 AGAIN = 60.0  # seconds after which a process that died is followed by another
 GRACE = 2.0  # seconds beside those that it is given, in which it says its last word
+_OURS = "sweep: "  # what the process's own lines begin with
 _LESS = 10  # the process is as much nicer than the sweep: trials come first
 
 
@@ -49,7 +49,7 @@ class Follower:
         self._beginning = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
         self._thread: threading.Thread | None = None
-        self._errors: IO[str] | None = None
+        self._last_words = ""
 
     def start(self) -> None:
         """Follow the journal until `stop`."""
@@ -74,50 +74,56 @@ class Follower:
         """The number of events that MLflow has not acknowledged."""
         return unsent(self._folder, self._address)
 
-    def _begin(self) -> None:
+    def _begin(self) -> bool:
         with self._beginning:
             if self._closing.is_set():
-                return
-            self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed by `_listen`)
+                return False
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "sweep.tracking.follower"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=self._errors,
+                stderr=subprocess.STDOUT,
                 text=True,
                 env=os.environ | {"PYTHONPATH": _path()},
                 start_new_session=True,  # Ctrl-C is for the sweep, which then says how long to go on
             )
             self._tell(self._process, self._what)
+            return True
 
     def _listen(self) -> None:
         """Hear what the process says; where it dies, begin another."""
         while (process := self._process) is not None and process.stdout is not None:
             for line in process.stdout:
-                self._hear(json.loads(line))
+                self._hear(line.strip())
             process.wait()
             self._hear_death(process)
-            if self._closing.wait(AGAIN):
+            while not self._closing.wait(AGAIN):
+                with suppress(OSError):  # no memory, say: it is tried again
+                    if self._begin():
+                        break
+            else:
                 return
-            self._begin()
 
-    def _hear(self, message: dict[str, Any]) -> None:
+    def _hear(self, line: str) -> None:
+        if not line.startswith(_OURS):  # what a library prints, or Python as it ends
+            self._last_words = line or self._last_words
+            return
+        message = json.loads(line.removeprefix(_OURS))
         if "say" in message:
             self.say(message["say"])
         else:
             self.last_error = message["last_error"]
 
     def _hear_death(self, process: subprocess.Popen[str]) -> None:
-        assert self._errors is not None and process.stdin is not None and process.stdout is not None
-        with self._errors as errors, suppress(OSError):
-            errors.seek(0)
-            why = (errors.read().strip().splitlines() or [f"exit code {process.returncode}"])[-1]
-        process.stdout.close()
-        with suppress(OSError):
-            process.stdin.close()
-        if not self._closing.is_set():
-            self.last_error = f"the process that tells MLflow of the sweep ended ({why})"
-            self.say(f"tracking is behind: {self.last_error}; another follows, and what is missing is sent later")
+        for pipe in (process.stdin, process.stdout):
+            with suppress(OSError):
+                assert pipe is not None
+                pipe.close()
+        why = redacted(self._last_words or f"exit code {process.returncode}")
+        error = f"the process that tells MLflow of the sweep ended ({why})"
+        if not self._closing.is_set() and error != self.last_error:
+            self.last_error = error
+            self.say(f"tracking is behind: {error}; another follows, and what is missing is sent later")
 
     @staticmethod
     def _tell(process: subprocess.Popen[str], line: str) -> None:
@@ -134,13 +140,10 @@ def _path() -> str:
 
 def main() -> None:
     """The process: mirror, until told how long to go on or left alone."""
-    told = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is not one of our lines
 
     def tell(**message: str | None) -> None:
         with suppress(OSError):
-            told.write(json.dumps(message) + "\n")
-            told.flush()
+            print(f"\n{_OURS}{json.dumps(message)}", flush=True)  # on a line of its own, whatever else was printed
 
     os.nice(_LESS)
     what = json.loads(sys.stdin.readline())

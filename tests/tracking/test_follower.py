@@ -108,3 +108,20 @@ def test_of_one_that_cannot_be_reached_it_says_so_and_waits_no_longer_than_it_ma
     assert mirror.last_error is not None and mirror.last_error.startswith(f"{address} cannot be reached: ")
     assert said[0].startswith(f"tracking is behind: {address} cannot be reached: ")
     assert mirror.stop(timeout=600) == 1  # once more, as after a Ctrl-C: at once
+
+
+def test_of_one_that_never_lives_it_says_so_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken, tries, said = tmp_path / "python", tmp_path / "tries", list[str]()
+    broken.write_text(f"#!/bin/sh\necho x >> {tries}\necho 'No module named mlflow'\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr(follower, "AGAIN", 0.05)
+    monkeypatch.setattr(sys, "executable", str(broken))
+    Sweep(tmp_path).session()
+    mirror = Follower(tmp_path, local_uri(tmp_path), "digits")
+    mirror.say = said.append
+    mirror.start()
+    until(lambda: tries.exists() and tries.read_text().count("x") >= 3)
+    assert mirror.stop(timeout=60) == 1
+    why = "the process that tells MLflow of the sweep ended (No module named mlflow)"
+    assert mirror.last_error == why
+    assert said == [f"tracking is behind: {why}; another follows, and what is missing is sent later"]
