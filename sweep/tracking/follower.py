@@ -128,7 +128,7 @@ class Follower:
     @staticmethod
     def _tell(process: subprocess.Popen[str], line: str) -> None:
         assert process.stdin is not None
-        with suppress(OSError):  # it is dead, which `_listen` hears
+        with suppress(OSError, ValueError):  # it is dead, which `_listen` hears and closes its pipes
             process.stdin.write(line)
             process.stdin.flush()
 
