@@ -239,6 +239,7 @@ def test_ray_is_not_started_where_its_folder_is_full(
 
     fill(small, leaving=5 * 2**20)
     monkeypatch.setenv("RAY_TMPDIR", str(small))
+    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # which it would leave to other tests
     said = rf"Ray's folder, {small}: 5.0 MB are free .*RAY_TMPDIR names another folder"
     with opened(StudyFolder.create(tmp_path, STUDY)) as search, pytest.raises(DiskFullError, match=said):
         ray_tune.run(search)

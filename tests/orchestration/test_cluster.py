@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mirrored_study import free_port
+from processes import of_ray
 from team_server import object_store
 from test_commands import TINY
 from tiny_study import events
@@ -79,14 +81,6 @@ class Cluster:
         ).stdout
 
 
-def free_ports() -> Iterator[int]:
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        yield port
-
-
 def wait_for(port: int) -> None:
     deadline = time.monotonic() + PATIENCE
     while True:
@@ -101,8 +95,7 @@ def cluster() -> Iterator[Cluster]:
     folder = Path(tempfile.mkdtemp(prefix="ray"))  # a short name: Ray's sockets lie below it
     (folder / "sitecustomize.py").write_text(WITHOUT_SWEEP)
     (folder / "tiny.py").write_text(TINY)
-    ports = free_ports()
-    port, page = next(ports), next(ports)
+    port, page = free_port(), free_port()
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PYTHONPATH": str(folder),
@@ -110,6 +103,7 @@ def cluster() -> Iterator[Cluster]:
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_TMPDIR": str(folder),
         "RAY_memory_monitor_refresh_ms": "0",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",
         **dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "testing"),
     }
     absent = subprocess.run(
@@ -118,9 +112,9 @@ def cluster() -> Iterator[Cluster]:
     assert b"No module named 'sweep'" in absent.stderr
     cluster = Cluster(folder, f"127.0.0.1:{port}", f"http://127.0.0.1:{page}", environment)
     try:
-        options = [f"--port={port}", f"--dashboard-port={page}", f"--ray-client-server-port={next(ports)}"]
+        options = [f"--port={port}", f"--dashboard-port={page}", f"--ray-client-server-port={free_port()}"]
         options += [
-            f"--dashboard-agent-listen-port={next(ports)}"
+            f"--dashboard-agent-listen-port={free_port()}"
         ]  # jobs want the agent, and other tests run Rays, too
         cluster.start("a", "--head", "--num-cpus=0", *options)
         cluster.start("b", f"--address={cluster.address}", "--num-cpus=2")
@@ -128,20 +122,11 @@ def cluster() -> Iterator[Cluster]:
         yield cluster
     finally:
         for kind in (signal.SIGTERM, signal.SIGKILL):
-            for pid in processes(folder):
+            for pid in of_ray(folder):
                 with suppress(ProcessLookupError):
                     os.kill(pid, kind)
             time.sleep(1)
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def processes(folder: Path) -> Iterator[int]:
-    """Those that this cluster's Ray started, by what stands in their environment."""
-    mark = f"RAY_TMPDIR={folder}".encode()
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has just ended
-            if mark in (process / "environ").read_bytes().split(b"\0"):
-                yield int(process.name)
 
 
 def until(condition: Callable[[], object]) -> None:

@@ -5,15 +5,14 @@ in whose midst a node's power goes and another joins. By the journal's account n
 from __future__ import annotations
 
 import secrets
-import subprocess
+import signal
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from machines import Machine, network, refusal
+from processes import paused, pausing
 from team_server import needs_postgres, object_store, team
 from tiny_study import events
 
@@ -74,11 +73,11 @@ def command(machine: Machine, options: tuple[str, ...]) -> list[str]:
     return [*start, f"--node-ip-address={machine.address}", f"--temp-dir={machine.folder / 'ray'}", memory, *options]
 
 
-def until(happened: Callable[[], bool], driver: subprocess.Popen[bytes], machine: Machine) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not happened():
-        assert driver.poll() is None and time.monotonic() < deadline, machine.said("run.log")
-        time.sleep(0.1)
+def far_in(machine: str) -> str:
+    """The moment at which all machines have begun trials, and one on this machine is in the middle of its epochs."""
+    nodes = "{event['trial']: event['node'] for event in told if event['event'] == 'started'}"
+    middle = f"told[-1]['event'] == 'reported' and 2 <= told[-1]['epoch'] <= {EPOCHS // 2}"
+    return f"{middle} and {nodes}[told[-1]['trial']] == {machine!r} and {{'a', 'b', 'c'}} <= set({nodes}.values())"
 
 
 def test_a_node_goes_another_joins_and_nothing_is_lost_or_run_twice(
@@ -100,10 +99,11 @@ def test_a_node_goes_another_joins_and_nothing_is_lost_or_run_twice(
         ray(lost, other, options=join)
         (head.folder / "digits.py").write_text(STUDY)
         search = ["run", "digits.py", "--address", f"{head.address}:6379", "--storage", storage]
-        driver = head.start(sys.executable, "-m", "sweep", *search, log="run.log", **server.environment)
+        driver = head.start(*pausing(far_in("b")), *search, log="run.log", **server.environment)
         study = head.folder / "studies" / "digits"
-        until(lambda: {"a", "b", "c"} <= set(places(study)) and far_in(study, "b"), driver, head)
+        paused(driver)
         lost.kill()
+        driver.send_signal(signal.SIGCONT)
         ray(net.join("d"), options=join)
         assert driver.wait(PATIENCE) == 0, head.said("run.log")
         account(study)
@@ -119,16 +119,6 @@ def test_a_node_goes_another_joins_and_nothing_is_lost_or_run_twice(
 def places(study: Path) -> list[str]:
     """The machines on which trials were begun, or begun again, in order."""
     return [event["node"] for event in events(study, "started")]
-
-
-def far_in(study: Path, machine: str) -> bool:
-    """Whether a trial on the machine is in the middle of its epochs."""
-    began = {event["trial"]: event["node"] for event in events(study, "started")}
-    ended = {event["trial"] for event in events(study, "ended")}
-    reached = {event["trial"]: event["epoch"] for event in events(study, "reported")}
-    return any(
-        began[trial] == machine and 2 <= epoch <= EPOCHS // 2 for trial, epoch in reached.items() if trial not in ended
-    )
 
 
 def account(study: Path) -> None:
