@@ -51,7 +51,7 @@ class JournalMirror(ABC):
 
     poll_interval = 5.0
     longest_wait = 60.0
-    rest = 400.0  # times as long as it has just worked: with its imports, a hundredth of a sweep of minutes
+    rest = 400.0  # times as long as it has just worked: most of what it takes of a sweep is then its imports
 
     def __init__(self, folder: Path, address: str) -> None:
         self.folder = folder

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from mirrored_study import ADVERSARIAL, PATIENCE, Shown, Sweep, free_port, until
@@ -20,15 +19,8 @@ from sweep.tracking.address import local_uri
 from sweep.tracking.follower import Follower
 from sweep.tracking.mlflow import Mirror
 
-mlflow: Any = pytest.importorskip("mlflow")
+pytest.importorskip("mlflow")
 pytestmark = pytest.mark.filterwarnings("ignore:.*noload:DeprecationWarning")  # as in test_mlflow.py
-
-
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
-    return path
 
 
 @pytest.fixture

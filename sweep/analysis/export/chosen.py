@@ -86,10 +86,8 @@ class Chosen:
     def standing(self) -> str:
         """What the trial's figures are worth, in words."""
         if confirms := self.study.confirms:
-            is_confirmed, what = (
-                self.candidate and not self.candidate.lacking,
-                f"trial {self.number} of {confirms.study}",
-            )
+            is_confirmed = self.candidate and not self.candidate.lacking
+            what = f"trial {self.number} of {confirms.study}"
             if confirms.seeds == 1:
                 return f"the one seed that {'confirms' if is_confirmed else 'was to confirm'} {what}"
             return f"one of {confirms.seeds} seeds that {'confirm' if is_confirmed else 'were to confirm'} {what}"
