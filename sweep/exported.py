@@ -6,15 +6,17 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sweep.attacks import NamedAttack
 from sweep.checkpoint import load_metadata, load_weights, save_weights
@@ -30,6 +32,7 @@ from sweep.trial import CONFIG, METRICS, build_network
 from sweep.trial import WEIGHTS as LEFT
 
 TAKEN = (CONFIG, METRICS, WEIGHTS := "model.safetensors")
+_ROUNDING = 1e-3  # that a pixel may lie outside of [0, 1]: as short floats round, and finite differences step
 
 
 @dataclass(frozen=True)
@@ -93,31 +96,60 @@ class _Asked(Record):
 def load(folder: Path | str) -> Network:
     """The network that `sweep export` wrote into `folder`, on the CPU and in evaluation mode.
 
-    It takes images [N, C, H, W] in [0, 1] and gives logits [N, classes]; the defense's preprocessing and the
-    normalisation are inside. Given anything else, it raises DataError. Raises StudyError, ConfigurationError or
-    CheckpointError where the folder holds no export.
+    It takes images [N, C, H, W] in [0, 1], floats no finer than its weights, and gives logits [N, classes]; the
+    defense's preprocessing and the normalisation are inside. Given anything else, it raises DataError; where it is
+    traced or compiled, nobody looks at the pixels. Raises StudyError, ConfigurationError or CheckpointError where the
+    folder holds no export.
     """
     folder = Path(folder)
     config = validated(TrialConfig, load_json(folder), str(folder / CONFIG))
     weights = folder / WEIGHTS
     shape = shape_of(config, weights)
     network = restored(config, shape, weights)
-    network.register_forward_pre_hook(partial(_refuse_others, f"the network in {folder}", shape))
+    network.register_forward_pre_hook(partial(_refuse_others, f"the network in {folder}", shape), with_kwargs=True)
     return network
 
 
-def _refuse_others(name: str, shape: ImageShape, _network: nn.Module, inputs: tuple[Any, ...]) -> None:
+def _refuse_others(
+    name: str, shape: ImageShape, network: Network, inputs: tuple[Any, ...], named: dict[str, Any]
+) -> None:
     """Raise DataError for what is no batch of the images that a network was trained on; torch's words name none."""
-    takes, images = [shape.channels, *shape.size], inputs[0]
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]  # torch's stub lacks it
+        return  # there even a shape is data, and a look at it a warning
+    takes, images = [shape.channels, *shape.size], next(iter((*inputs, *named.values())), None)
+    own = network.mean.dtype
+    finest = torch.promote_types(own, torch.float32) if network.precision == "bfloat16" else own  # autocast shortens it
     if not isinstance(images, Tensor):
         given = f"a {type(images).__name__}"
-    elif [*images.shape[1:]] != takes or not images.is_floating_point():
-        given = f"{[*images.shape]}, {str(images.dtype).removeprefix('torch.')}"
     else:
-        return
+        fits = images.is_floating_point() and torch.promote_types(images.dtype, finest) == finest
+        strange = _outside(images) if fits and [*images.shape[1:]] == takes else ""
+        if strange is None:
+            return
+        given = f"{[*images.shape]}, {_short(images.dtype)}{strange}"
     raise DataError(
-        f"{name} takes a tensor of images [N, {', '.join(map(str, takes))}], floats in [0, 1]; it was given {given}"
+        f"{name} takes a tensor of images [N, {', '.join(map(str, takes))}], {_short(finest)} in [0, 1]; it was given "
+        f"{given}"
     )
+
+
+def _outside(images: Tensor) -> str | None:
+    """What pixels there are that no image has, in words; None too where nobody can look, as where it is compiled."""
+    if torch.compiler.is_compiling() or not images.numel():
+        return None
+    if images.is_cuda and torch.cuda.is_current_stream_capturing():  # a look would end the capture
+        return None
+    with suppress(RuntimeError):  # torch.func's batches, and tensors without data, show nobody their values
+        low, high = torch.stack(images.detach().aminmax()).tolist()  # at once: a GPU is waited for
+        if math.isnan(low):
+            return ", with NaN among them"
+        if low < -_ROUNDING or high > 1 + _ROUNDING:
+            return f" from {low:g} to {high:g}: divide pixels of 0 to 255 by 255, clamp what noise took outside"
+    return None
+
+
+def _short(kind: torch.dtype) -> str:
+    return str(kind).removeprefix("torch.")
 
 
 def take(trial: Path, to: Path) -> TrialConfig:

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from sweep.checkpoint import save_weights, write_json
 from sweep.configuration import TrialConfig
 from sweep.datasets import Splits
 from sweep.errors import CheckpointError, ConfigurationError, StudyError
 from sweep.evaluation import predict
-from sweep.exported import Transferred, judge_transfer, load_network
+from sweep.exported import Transferred, judge_transfer, load, load_network
 from sweep.registry import validated
 from sweep.trial import Trial
 
@@ -70,6 +71,28 @@ def test_what_is_absent_or_wrong_in_the_folder_is_said(trained: Trial, export: P
         load_network(export, splits(trained))
     with pytest.raises(StudyError, match="there is no configuration at"):
         load_network(export / "absent", splits(trained))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace:DeprecationWarning")
+def test_a_look_at_the_pixels_hinders_nobody(trained: Trial, export: Path) -> None:
+    """Not who takes gradients of any kind, shortens floats or gives none, and not who traces or compiles."""
+    network, images = load(export), trained.validation.pixels(slice(4))
+
+    def loss(pixels: Tensor) -> Tensor:
+        logits: Tensor = network(images=pixels)
+        return logits.square().sum()
+
+    (wanted,) = torch.autograd.grad(trained.network(attacked := images.requires_grad_()).square().sum(), attacked)
+    each = torch.func.vmap(torch.func.grad(lambda image: loss(image[None])))(images.detach())
+    for found in (torch.autograd.grad(loss(images), images)[0], torch.func.grad(loss)(images), each):
+        torch.testing.assert_close(found, wanted)
+    with torch.no_grad():
+        logits = network(images)
+        torch.testing.assert_close(network(images.half()), logits, rtol=0.01, atol=0.01)
+        assert torch.equal(torch.compile(network, backend="eager", fullgraph=True)(images), logits)
+        traced = torch.jit.trace(network, images)  # type: ignore[no-untyped-call]  # it warns of looks, an error here
+        assert torch.equal(traced(images), logits)
+        assert network(images[:0]).shape == (0, 10)
 
 
 def test_made_on_the_target_itself_it_is_the_white_box_attack(trained: Trial, export: Path) -> None:

@@ -74,15 +74,21 @@ def test_what_is_loaded_is_what_was_trained(trained_study: StudyFolder, tmp_path
     assert not network.training
     images = trial.validation.pixels(slice(None))
     assert torch.equal(network(images), trial.network(images))
-    takes = r"the network in .*best takes a tensor of images \[N, 1, 8, 8\], floats in \[0, 1\]; it was given "
+    takes = r"the network in .*best takes a tensor of images \[N, 1, 8, 8\], float32 in \[0, 1\]; it was given "
     for wrong, given in (
         (images.expand(-1, 3, -1, -1), r"\[100, 3, 8, 8\], float32"),
         (images[0], r"\[1, 8, 8\], float32"),
         ((255 * images[:2]).byte(), r"\[2, 1, 8, 8\], uint8"),
         (images.numpy(), "a ndarray"),
+        (images.double(), r"\[100, 1, 8, 8\], float64"),
+        (255 * images, r"\[100, 1, 8, 8\], float32 from 0 to 255: divide pixels of 0 to 255 by 255"),
+        (images - 0.1, r"\[100, 1, 8, 8\], float32 from -0.1 to 0.9: .* clamp what noise took outside"),
+        (images / images, r"\[100, 1, 8, 8\], float32, with NaN among them"),
     ):
         with pytest.raises(DataError, match=takes + given):
             network(wrong)
+    with pytest.raises(DataError, match=r"float16 in \[0, 1\]; it was given \[2, 1, 8, 8\], float32"):
+        network.half()(images[:2])
 
 
 def test_what_cannot_be_loaded_is_a_sentence(trained_study: StudyFolder, tmp_path: Path) -> None:
