@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import (
@@ -98,6 +99,8 @@ def build(kind: str, value: Any) -> Any:
         form = (
             f'needs the name of {_article(kind)}, or a mapping such as {{"name": "{next(iter(sorted(KINDS[kind])))}"}}'
         )
+        misspelt = get_close_matches("name", map(str, parameters if isinstance(parameters, dict) else ()), n=1)
+        form += "".join(f"; did you mean 'name' by '{key}'?" for key in misspelt if key != "name")
         raise PydanticCustomError("no_name", "{text}", {"text": form})
     name = parameters["name"]
     if name not in KINDS[kind]:

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from sweep.errors import ConfigurationError, StudyError
-from sweep.registry import problems
+from sweep.registry import problems, short
 from sweep.study import Study
 
 
@@ -65,7 +65,7 @@ def with_settings(config: dict[str, Any], settings: list[str]) -> dict[str, Any]
         place: Any = config
         for part in path:
             place = _step_into(place, part, key)
-        _put(place, last, json_or_text(text), key)
+        _put(place, last, json_or_text(text, f"--set {key}"), key)
     return config
 
 
@@ -85,12 +85,16 @@ def _put(place: Any, last: str, value: Any, key: str) -> None:
     place[last] = value
 
 
-def json_or_text(text: str) -> Any:
-    """What a value given on the command line stands for."""
+def json_or_text(text: str, option: str) -> Any:
+    """What a value given to an option of the command line stands for. Raises StudyError where it begins as JSON, and is
+    none."""
     try:
         return json.loads(text)
-    except ValueError:
-        return text
+    except (ValueError, RecursionError) as error:
+        if not text.lstrip().startswith(("{", "[", '"')):
+            return text
+        where = f"{error.msg} at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else str(error)
+        raise StudyError(f"{option} {short(text)}: not JSON that can be read ({where})") from None
 
 
 def _line(path: Path, error: BaseException) -> str:

@@ -33,7 +33,7 @@ def transfer(
     from sweep.cli.files import json_or_text
     from sweep.exported import judge_transfer
 
-    found = judge_transfer(target, sources, None if attack is None else json_or_text(attack))
+    found = judge_transfer(target, sources, None if attack is None else json_or_text(attack, "--attack"))
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=2))
     else:

@@ -75,6 +75,10 @@ WRONG: dict[str, list[tuple[str, str]]] = {  # what is given, and what is said
         ("tiny", "has nothing to confirm"),
         ("damaged", "journal.log, line 1"),
         (f"tiny --address {NOWHERE}", "no Ray cluster answers"),  # before anything is asked of the study
+        ("searched --attack {fgsm}", "--attack '{fgsm}': not JSON that can be read (Expecting property name"),
+        ('searched --attack {"name":"pgd"', "(Expecting ',' delimiter at character 14)"),
+        ('searched --attack {"name":"pgd","num_step":3}', "did you mean 'num_steps'?"),
+        ('searched --attack {"nam":"pgd"}', "did you mean 'name' by 'nam'?"),
         (f"searched --attack fgsm --address {NOWHERE}", "no Ray cluster answers"),
         (f"searched --attack fgsm --address {NOWHERE} --in-process", "choose one of --address"),
         ("searched --attack fgsm --in-process --tracking-uri sqlite:///tiny.py", "cannot be used as a database"),
@@ -84,6 +88,7 @@ WRONG: dict[str, list[tuple[str, str]]] = {  # what is given, and what is said
         ("broken.py", "is not JSON that can be read"),
         ("list.json", "holds a list; a configuration is a JSON object"),
         ("good.json --set epochs", "write key=value"),
+        ('good.json --set defense={"name":', "--set defense '{\"name\":': not JSON that can be read"),
         ("good.json --set epochs=0", "epochs: must be greater than or equal to 1"),
         ("good.json --set dataset.folder.x=3", "dataset"),
         ("good.json --to busy", "busy holds a trial of another configuration"),
@@ -102,6 +107,7 @@ WRONG: dict[str, list[tuple[str, str]]] = {  # what is given, and what is said
         ("broken.py busy", "is not JSON that can be read"),
         ("list.json busy", "holds a list; a configuration is a JSON object"),
         ("busy", "Missing argument"),
+        ("busy busy --attack [pgd", "--attack '[pgd': not JSON that can be read (Expecting value at character 2)"),
         ("busy busy --atack pgd", "No such option"),
     ],
     "ui": [
