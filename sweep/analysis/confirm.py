@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from sweep.analysis.findings import titles
 from sweep.analysis.statistics import SURE, Comparison, Interval, Verdicts, analyse
 from sweep.checkpoint import load_weights
 from sweep.errors import StudyError, counted
@@ -67,7 +68,7 @@ class Confirmed:
 
 
 def outcome(folder: StudyFolder) -> list[Confirmed]:
-    """What a confirming study found so far, in the order of the search; candidates of whose trainings none completed
+    """What a confirming study found so far, the best before the baselines; candidates of whose trainings none completed
     are left out."""
     study, ledger = folder.study(), folder.ledger()
     if study.confirms is None:
@@ -80,11 +81,20 @@ def outcome(folder: StudyFolder) -> list[Confirmed]:
     verdicts = [candidate.verdicts() for candidate in found]
     intervals, comparisons = analyse(verdicts, rng)
     cleans, _ = analyse([candidate.verdicts("clean") for candidate in found], rng)
-    images = verdicts[0].shape[1]
-    return [
-        candidate.summed_up(study.objective[0], clean, worst_case, images, comparison)
+    images, goal = verdicts[0].shape[1], study.objective[0]
+    summed_up = [
+        candidate.summed_up(goal, clean, worst_case, images, comparison)
         for candidate, clean, worst_case, comparison in zip(found, cleans, intervals, [None, *comparisons], strict=True)
     ]
+    return in_order(summed_up, goal)
+
+
+def in_order(found: Sequence[Confirmed], goal: Goal) -> list[Confirmed]:
+    """What the others are compared with, the rest of the best as they were chosen, and the baselines by the search's
+    values."""
+    worse = -1 if goal.direction == "maximize" else 1
+    first, *others = found
+    return [first, *sorted(others, key=lambda one: (one.is_baseline, one.is_baseline and worse * one.searched))]
 
 
 def verdicts(folder: StudyFolder, number: int) -> Verdicts:
@@ -145,9 +155,9 @@ def _reserved(one: Confirmed) -> list[str]:
     """What is to be known of a candidate's figures before they are used."""
     name, sentences = f"trial {one.number}", []
     if one.suspect:
-        sentences.append(f"{name} cannot be believed: it failed {', '.join(one.suspect)} (docs/validity.md)")
+        sentences.append(f"{name} cannot be believed: it failed {titles(one.suspect)} (docs/validity.md)")
     if doubts := [id for id in one.investigate if id not in one.suspect]:
-        sentences.append(f"{name} is to be looked into: {', '.join(doubts)} (docs/validity.md)")
+        sentences.append(f"{name} is to be looked into: {titles(doubts)} (docs/validity.md)")
     if one.outside and not one.is_baseline:
         sentences.append(f"{name} is outside of the objective's bounds with fresh seeds: {', '.join(one.outside)}")
     diverged = one.ends.count("diverged")

@@ -53,6 +53,11 @@ def suspects(ledger: Ledger) -> list[str]:
     ]
 
 
+def titles(checks: Sequence[str]) -> str:
+    """Checks by number and name."""
+    return ", ".join(f"{id} {CHECKS[id].title}" if id in CHECKS else id for id in checks)
+
+
 def failures(ledger: Ledger) -> list[tuple[str, list[TrialRecord]]]:
     """Trials by how they ended and their error; errors that differ in their numbers only are one."""
     grouped: dict[tuple[str, str], list[TrialRecord]] = {}
@@ -68,4 +73,4 @@ def _explained(validity: Mapping[str, Any], id: str) -> str:
 
 
 def _titled(id: str) -> str:
-    return f"{id} {CHECKS[id].title}. {CHECKS[id].remedy}" if id in CHECKS else id
+    return f"{titles([id])}. {CHECKS[id].remedy}" if id in CHECKS else id

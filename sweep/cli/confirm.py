@@ -21,7 +21,8 @@ def confirm(
     attack: Annotated[list[str] | None, typer.Option("--attack", metavar="NAME", help=_ATTACK)] = None,
     raced: Annotated[int, typer.Option("--race", metavar="N", min=0, help=_RACE)] = 0,
     baselines: Annotated[
-        bool, typer.Option(help="Also the first enqueued trial of every defense that is not among the best.")
+        bool,
+        typer.Option(help="Also, of each defense that is not among the best, the first enqueued trial that completed."),
     ] = True,
     again: Annotated[
         bool, typer.Option("--again", help="Open the test split once more, for another selection; it is recorded.")

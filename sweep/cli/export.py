@@ -150,6 +150,6 @@ def _summed_up(chosen: Chosen) -> str:
     if chosen.study.confirms and chosen.candidate:
         claim = f", whose networks withstand every attack on {spread(chosen.candidate.worst_case)} of the test images"
     return (
-        f"trial {trial.number} ({trial.defense}): {metric} {figures[metric]:.4f}, worst case over its attacks "
+        f"{chosen.title}; {metric} {figures[metric]:.4f}, worst case over its attacks "
         f"{worst:.4f}; {chosen.standing}{claim}{' and suspect' if chosen.is_suspect else ''}"
     )

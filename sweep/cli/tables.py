@@ -28,7 +28,7 @@ from sweep.training import EpochResult
 
 console = Console(highlight=False)
 if not console.is_terminal:
-    console = Console(highlight=False, width=110)  # a file or a pipe has no width of its own
+    console = Console(highlight=False, width=120)  # a file or a pipe has no width of its own
 
 
 def show_standing(found: Standing) -> None:
@@ -70,6 +70,8 @@ def show_results(study: Study, ledger: Ledger, *, include_suspect: bool = False)
         )
         console.print(f"tuned with, in gradient evaluations: {each}")
     show_ends(ledger)
+    for sentence in suspects(ledger):
+        console.print(f"[yellow]suspect[/] {sentence}", soft_wrap=True)
 
 
 def figures_table(title: str, names: Sequence[str], words: Collection[str] = ("defense",)) -> Table:
@@ -84,16 +86,14 @@ def figures_table(title: str, names: Sequence[str], words: Collection[str] = ("d
     return table
 
 
-def show_ends(ledger: Ledger) -> None:
-    """How many trials ended how, which are suspect, and what failed."""
+def show_ends(ledger: Ledger, noun: str = "trial") -> None:
+    """How many ended how, and what failed; `noun` is what they are."""
     counts = ledger.counts()
     console.print(
-        f"{counted(len(ledger.trials), 'trial')}: "
+        f"{counted(len(ledger.trials), noun)}: "
         + (", ".join(f"{n} {end}" for end, n in counts.most_common()) or "none yet")
     )
-    for sentence in suspects(ledger):
-        console.print(f"[yellow]suspect[/] {sentence}", soft_wrap=True)
-    _show_errors(ledger)
+    _show_errors(ledger, noun)
 
 
 def _attacks_beside(study: Study, trials: list[TrialRecord]) -> list[str]:
@@ -119,12 +119,12 @@ def _result_row(trial: TrialRecord, labels: list[str], violates: bool) -> list[s
     ]
 
 
-def _show_errors(ledger: Ledger) -> None:
+def _show_errors(ledger: Ledger, noun: str) -> None:
     """Equal errors are one line; the first one's place is told."""
     for end, trials in failures(ledger):
         numbers = [trial.number for trial in trials]
         console.print(
-            f"[red]{end}[/] trial {named(numbers)}: {escape(readable(trials[0].error or {}))}", soft_wrap=True
+            f"[red]{end}[/] {noun} {named(numbers)}: {escape(readable(trials[0].error or {}))}", soft_wrap=True
         )
     lost = Counter(f"{error['class']}: {error['message']}" for trial in ledger for error in trial.losses)
     for text, count in lost.most_common():

@@ -23,7 +23,8 @@ def show_confirmation(folder: StudyFolder) -> None:
     console.print(table)
     console.print(
         "[dim]searched: the search's value; fresh: the same with fresh seeds (both validation). The rest is the test "
-        "split: mean over seeds, 95 % interval over seeds and images. p: against the first row, Holm-corrected[/]"
+        "split: mean over seeds, 95 % interval over seeds and images. p: against the first row, Holm-corrected; what "
+        "is suspect is compared with nothing[/]"
     )
     if absent := [str(number) for number in study.confirms.trials if number not in {one.number for one in found}]:
         console.print(f"trial {', '.join(absent)}: no training completed, so nothing is said of it", markup=False)
@@ -31,7 +32,7 @@ def show_confirmation(folder: StudyFolder) -> None:
     told = history(StudyFolder(searched).ledger()) if searched else []
     for sentence in [*verdict(study, found), *told]:
         console.print(sentence, markup=False)
-    show_ends(folder.ledger())
+    show_ends(folder.ledger(), "training")
 
 
 def show_openings(folder: StudyFolder) -> None:
@@ -45,9 +46,10 @@ def show_openings(folder: StudyFolder) -> None:
 
 def _row(one: Confirmed, first: Confirmed, labels: list[str]) -> list[str]:
     is_believed = not one.suspect and not first.suspect  # else neither is better nor worse
+    marks = ["baseline"] * one.is_baseline + ["[red]suspect[/]"] * bool(one.suspect)
     metrics = ["test/clean_accuracy", *(f"test/{label}/adversarial_accuracy" for label in labels)]
     return [
-        one.defense + (" (baseline)" if one.is_baseline else "") + (" [red](suspect)[/]" if one.suspect else ""),
+        one.defense + (f"\n({', '.join(marks)})" if marks else ""),
         str(one.number),
         f"{one.searched:.3f}",
         f"{one.validation:.3f}",

@@ -10,11 +10,11 @@ import pytest
 import torch
 from tiny_study import METRIC, asked, complete, cut, events, finish, report, searching, tiny, told
 
-from sweep.analysis.confirm import is_confirmed, outcome, verdict
+from sweep.analysis.confirm import in_order, is_confirmed, outcome, verdict
 from sweep.analysis.export import choose
 from sweep.analysis.export.account import of_seeds
 from sweep.analysis.opening import begin, disbelieved, history, select, unfinished
-from sweep.analysis.report import page
+from sweep.analysis.report import accuracy, page
 from sweep.analysis.statistics import Interval
 from sweep.attacks.pgd import PGD
 from sweep.checkpoint import save_weights
@@ -25,7 +25,7 @@ from sweep.configuration import TrialConfig
 from sweep.errors import CheckpointError, ConfigurationError, StudyError
 from sweep.evaluation import evaluate
 from sweep.exported import restored
-from sweep.objective import AtLeast, Maximize
+from sweep.objective import AtLeast, Maximize, Minimize
 from sweep.orchestration import in_process
 from sweep.orchestration.folder import StudyFolder
 from sweep.orchestration.search import opened
@@ -86,6 +86,35 @@ def test_a_lucky_value_shrinks(confirmed: StudyFolder) -> None:
     claim = verdict(confirmed.study(), [best, baseline])[0]
     assert "over 2 seeds and 300 images; the search had said 0.900" in claim
     assert f"fresh seeds reach {min(best.fresh):.3f} to {max(best.fresh):.3f}: {best.luck:.3f} of the search" in claim
+
+
+def test_baselines_stand_as_the_search_ranked_them_behind_the_best(confirmed: StudyFolder) -> None:
+    """But whatever the others are compared with stands first, also where that is a baseline."""
+    best, baseline = outcome(confirmed)
+    low, high = (replace(baseline, number=number, searched=searched) for number, searched in ((5, 0.3), (6, 0.5)))
+    second = replace(best, number=7, searched=0.95)  # a race put it second
+    goal = confirmed.study().objective[0]
+    assert in_order([best, second, low, high], goal) == [best, second, high, low]
+    assert in_order([best, second, low, high], Minimize(METRIC)) == [best, second, low, high]
+    assert in_order([low, second, high], goal) == [low, second, high]
+
+
+def test_a_figure_says_what_its_marks_stand_for(confirmed: StudyFolder) -> None:
+    searched = StudyFolder.find(confirmed.path.parent, "tiny")
+    best, baseline = (replace(one, suspect=()) for one in outcome(confirmed))
+    explained: dict[bool, dict[str, str]] = {}
+    for is_doubted in (False, True):
+        found = [best, replace(baseline, suspect=("V8",) if is_doubted else ())]
+        figure = accuracy.confirmed(searched.study(), searched.ledger(), found)
+        assert figure is not None
+        explained[is_doubted] = {trace.marker.symbol: trace.name for trace in figure.data if trace.showlegend is None}
+        assert {trace.marker.symbol for trace in figure.data} == set(explained[is_doubted])
+        assert [trace.y[0] for trace in figure.data[:2]] == [
+            "adversarial_training<br>trial 2",
+            "standard<br>trial 0, baseline",
+        ]
+    assert explained[True] == explained[False] | {"x": "suspect"}
+    assert explained[False]["diamond-open"] == "the search: validation/pgd_2, one seed"
 
 
 def test_what_limits_a_claim_is_said(confirmed: StudyFolder) -> None:
@@ -166,7 +195,7 @@ def test_nothing_is_better_or_worse_than_what_cannot_be_believed(confirmed: Stud
     for pair in ([replace(best, suspect=("V8",)), baseline], [best, replace(baseline, suspect=("V8",))]):
         sentences = verdict(confirmed.study(), pair)
         assert not any(sentence.startswith(compared) for sentence in sentences)
-        assert any("cannot be believed: it failed V8" in sentence for sentence in sentences)
+        assert any("cannot be believed: it failed V8 iterative at least as" in sentence for sentence in sentences)
     believed = [replace(one, suspect=()) for one in (best, baseline)]
     assert any(sentence.startswith(compared) for sentence in verdict(confirmed.study(), believed))
 

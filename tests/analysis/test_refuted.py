@@ -106,7 +106,8 @@ def test_the_confirmations_table_marks_it_and_compares_it_with_nothing(
     show_confirmation(confirming)
     printed = capsys.readouterr().out
     assert re.search(r" 2 +0\.900 .*\n *\(suspect\)", printed), printed
-    assert re.search(r"\(baseline\) +0 .* 0\.000 \[0\.000, 0\.000\] +\+0\.300 *\n", printed), printed
+    assert re.search(r" 0 +0\.300 .* 0\.000 \[0\.000, 0\.000\] +\+0\.300 *\n *\(baseline\)", printed), printed
+    assert "2 trainings: 2 completed" in printed and "suspect trial" not in printed, "their numbers are no trial's"
 
 
 def test_a_weak_confirmation_is_told_as_one_wherever_it_is_told(refuted: StudyFolder) -> None:

@@ -138,7 +138,9 @@ def test_a_confirmation_crowns_no_seed_of_its_own(workplace: Path) -> None:
     assert "`sweep report tiny` tells" in sweep("report", "tiny-confirmation", folder=workplace, code=2)
     assert "luckiest seed" in sweep("export", "tiny-confirmation", "--best", folder=workplace, code=2)
     printed = sweep("export", "tiny-confirmation", "--trial", "0", "--to", "seed", folder=workplace)
-    assert re.search(r"the one seed that confirms trial \d of tiny", printed), printed
+    assert re.search(
+        r"^tiny, trial (\d): \w+, fresh seed 1 of 1; .* the one seed that confirms trial \1 of tiny", printed
+    )
     assert "reproduced" in sweep("trial", "seed", folder=workplace)
     for setting in ("seed=3", 'test_attacks=["pgd"]'):
         refused = sweep("trial", "seed", "--set", setting, folder=workplace, code=2)

@@ -21,6 +21,7 @@ CLEAN = "validation/clean_accuracy"
 _ROOM, _LEAST_ROOM = 0.25, 0.004  # around the best, as a share of their range and as an accuracy
 _CROWD = 20  # trials below which none hides another one
 _CORNER = 0.2  # of the figure's area, below which the best are drawn again
+_SHAPES = {"circle": "fresh seeds, test split, worst case of all attacks", "x": "suspect"}
 
 
 def clean_against_adversarial(study: Study, ledger: Ledger, found: Sequence[Confirmed]) -> list[go.Figure]:
@@ -57,36 +58,34 @@ def clean_against_adversarial(study: Study, ledger: Ledger, found: Sequence[Conf
     return [figure, closer]
 
 
-def confirmed(ledger: Ledger, found: Sequence[Confirmed]) -> go.Figure | None:
+def confirmed(study: Study, ledger: Ledger, found: Sequence[Confirmed]) -> go.Figure | None:
     """What the search said of each candidate, and what fresh seeds and unseen images say, with 95 % intervals."""
     if not found:
         return None
     palette = theme.colours(ledger)
-    names = [f"{one.defense}<br>trial {one.number}" for one in found]
-    figure = theme.empty("accuracy in the worst case, test split", height=110 + 48 * len(found))
+    names = [f"{one.defense}<br>trial {one.number}{', baseline' if one.is_baseline else ''}" for one in found]
+    figure = theme.empty("adversarial accuracy", height=110 + 48 * len(found))
     for one, name in zip(found, names, strict=True):
         figure.add_scatter(
             x=[one.worst_case.mean],
             y=[name],
             mode="markers",
             showlegend=False,
-            marker={"size": 12, "color": palette[one.defense], "symbol": "x" if one.suspect else "circle"},
+            marker={"size": 12, "color": palette[one.defense], "symbol": _symbol(one)},
             error_x=_arms(one.worst_case),
             hovertemplate=f"%{{x:.3f}} [{one.worst_case.low:.3f}, {one.worst_case.high:.3f}]<extra>%{{y}}</extra>",
         )
-    figure.add_scatter(
-        x=[None],
-        y=[names[0]],
-        mode="markers",
-        name="fresh seeds, unseen images, every attack",
-        marker={"size": 12, "color": theme.GREY},
-    )
+    for symbol, meaning in _SHAPES.items():
+        if symbol in map(_symbol, found):
+            figure.add_scatter(
+                x=[None], y=[names[0]], mode="markers", name=meaning, marker=_grey(symbol) | {"size": 12}
+            )
     figure.add_scatter(
         x=[one.searched for one in found],
         y=names,
         mode="markers",
-        name="what the search had said",
-        marker={"size": 11, "color": theme.GREY, "symbol": "diamond-open", "line": {"width": 2}},
+        name=f"the search: {study.objective[0].metric.removesuffix('/adversarial_accuracy')}, one seed",
+        marker=_grey("diamond-open") | {"size": 11, "line": {"width": 2}},
         hovertemplate="%{x:.3f}<extra>the search's value</extra>",
     )
     figure.update_yaxes(autorange="reversed")
@@ -147,21 +146,30 @@ def _confirmed_points(figure: go.Figure, found: Sequence[Confirmed], palette: Ma
             x=[one.clean.mean],
             y=[one.worst_case.mean],
             mode="markers",
-            name="confirmed, test split, every attack",
-            legendgroup="confirmed",
+            name="judged again: test split, every attack",
+            legendgroup="judged again",
             showlegend=place == 0,
             marker={
-                "symbol": "diamond",
+                "symbol": "x" if one.suspect else "diamond",
                 "size": 13,
                 "color": palette[one.defense],
                 "line": {"width": 2, "color": theme.GREY},
             },
             error_x=_arms(one.clean),
             error_y=_arms(one.worst_case),
-            hovertemplate=f"trial {one.number}, confirmed<br>clean {spread(one.clean)}<br>worst case "
+            hovertemplate=f"trial {one.number}, judged again<br>clean {spread(one.clean)}<br>worst case "
             f"{spread(one.worst_case)}"
             f"<extra>{one.defense}</extra>",
         )
+
+
+def _symbol(one: Confirmed) -> str:
+    return theme.SYMBOLS["suspect" if one.suspect else "completed"]
+
+
+def _grey(symbol: str) -> dict[str, object]:
+    """Of a mark that stands for every defense's."""
+    return {"color": theme.GREY, "symbol": symbol}
 
 
 def _arms(middle: Interval) -> dict[str, object]:

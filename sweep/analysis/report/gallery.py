@@ -57,10 +57,10 @@ def _of_accuracies(
 ) -> dict[str, Drawn]:
     return {
         "confirmed": _one(
-            "What was confirmed",
-            "Circles: fresh seeds on unseen images, under every attack, with 95 % intervals over seeds and images. "
-            "Diamonds: what the search had said. What lies between was luck, or a weaker attack.",
-            accuracy.confirmed(ledger, found),
+            "The search's best and the baselines, judged again",
+            "Filled: fresh seeds on unseen images, under every attack, with 95 % intervals over seeds and images. "
+            "Diamonds: what the search had said. What lies between was luck, other images, or a weaker attack.",
+            accuracy.confirmed(study, ledger, found),
         ),
         "clean-against-adversarial": Drawn(
             "Clean against adversarial accuracy",

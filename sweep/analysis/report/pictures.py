@@ -57,5 +57,6 @@ def write(folder: Path, figures: Mapping[str, Drawn], exhibits: Sequence[Exhibit
 def _on_paper(title: str, panel: go.Figure) -> go.Figure:
     figure = copy.deepcopy(panel)
     figure.update_layout(title=title, title_font_size=18, paper_bgcolor=_PAPER, plot_bgcolor=_PAPER, font_color=_INK)
-    figure.update_layout(title_x=0.01, title_y=0.985, title_yanchor="top", margin_t=80, height=panel.layout.height + 50)
+    figure.update_layout(title_x=0.01, title_y=0.985, title_yanchor="top")
+    figure.update_layout(margin_t=100, height=panel.layout.height + 70)  # the title above a legend of two lines
     return figure
