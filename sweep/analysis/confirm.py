@@ -201,13 +201,14 @@ class _Candidate:
 
     def __init__(self, folder: StudyFolder, confirmation: Confirmation, ledger: Ledger, place: int) -> None:
         self.folder, self.confirmation, self.place = folder, confirmation, place
+        self.ledger = ledger
         self.trainings = [trial for trial in ledger if trial.number % len(confirmation.trials) == place]
         self.completed = [trial for trial in self.trainings if trial.end == "completed"]
 
     @property
     def ends(self) -> tuple[str, ...]:
         waiting = self.confirmation.seeds - len(self.trainings)
-        return (*(trial.end or "running" for trial in self.trainings), *("not begun",) * waiting)
+        return (*map(self.ledger.state, self.trainings), *("not begun",) * waiting)
 
     @property
     def figures(self) -> list[dict[str, float]]:
@@ -262,7 +263,7 @@ def _role(confirmation: Confirmation, place: int) -> str:
 def _lacking(ends: Sequence[str], suspect: Sequence[str], outside: Sequence[str]) -> list[str]:
     """What a candidate lacks to be confirmed, in words."""
     lacking = []
-    if "running" in ends or "not begun" in ends:
+    if not {"running", "interrupted", "not begun"}.isdisjoint(ends):
         lacking.append(f"being confirmed: {ends.count('completed')} of {counted(len(ends), 'seed')}")
     elif others := [end for end in ends if end != "completed"]:
         lacking.append(f"{len(others)} of {counted(len(ends), 'training')} {', '.join(sorted({*others}))}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,13 @@ def rows(ledger: Ledger) -> list[dict[str, Any]]:
 
 def trial_rows(ledger: Ledger) -> list[dict[str, Any]]:
     """One row for each trial: its end, its parameters, the figures of the epoch that counts, the final ones."""
-    return [_trial_row(trial) for trial in ledger]
+    return [_trial_row(trial, ledger.state(trial)) for trial in ledger]
 
 
 def write(ledger: Ledger, folder: Path) -> list[Path]:
-    """`results.parquet` (a row a trial) and `epochs.parquet` (a row an epoch), atomically."""
-    written = []
+    """`results.parquet` (a row a trial) and `epochs.parquet` (a row an epoch), atomically: by who has run it, and does
+    no more."""
+    written, ledger = [], replace(ledger, is_running=False)
     for name, table in (("results.parquet", trial_rows(ledger)), ("epochs.parquet", rows(ledger))):
         path = folder / name
         tidy(path)
@@ -73,12 +75,12 @@ def hypervolume(points: Iterable[tuple[float, float]]) -> float:
     return area
 
 
-def _trial_row(trial: TrialRecord) -> dict[str, Any]:
+def _trial_row(trial: TrialRecord, state: str) -> dict[str, Any]:
     figures = trial.best["metrics"] if trial.best else {}
     return {
         "trial": trial.number,
         "defense": trial.defense,
-        "end": trial.end or "running",
+        "end": state,
         "validity": "suspect" if trial.is_suspect else trial.validity["verdict"] if trial.validity else None,
         "suspect": ", ".join(trial.failed) if trial.is_suspect or trial.validity else None,
         "investigate": ", ".join(trial.validity["investigate"]) if trial.validity else None,

@@ -149,7 +149,8 @@ class Progress:
 
 def restored(search: Search) -> Iterator[str]:
     """What was found, and found to agree, when the study was opened again."""
-    counts: dict[str, int] = {end: search.restored[end] for end in ENDS} | {"in flight": search.restored["running"]}
+    counts: dict[str, int] = {end: search.restored[end] for end in ENDS}
+    counts["in flight"] = search.restored.total() - sum(counts.values())
     yield f"resumed {search.study.name}: {_listed(counts)}"
     if search.rungs:
         rungs = {f"reached {level:,}": count for level, count in search.rungs.populations().items()}

@@ -193,7 +193,10 @@ class StudyFolder:
         return None
 
     def ledger(self) -> Ledger:
-        """What the journal says, summed up; empty where nothing was run yet. Raises JournalError where it cannot be."""
+        """What the journal says, summed up; empty where nothing was run yet. Raises JournalError where it cannot be.
+
+        A session that was not closed goes on where its owner lives.
+        """
         ledger = Ledger()
         if self.journal.exists():
             study = self.study()
@@ -204,6 +207,7 @@ class StudyFolder:
                     ledger.apply(event)
                 except STRANGE as error:
                     raise strange(self.journal, line, error) from error
+        ledger.is_running = ledger.is_running and self.runner() is not None
         return ledger
 
     def trial(self, number: int) -> Path:

@@ -180,6 +180,7 @@ class Ledger:
     gradient_evaluations: float = 0.0  # of all trials
     inherited: list[TrialRecord] = field(default_factory=list)  # another study's: never among the results
     promoted: dict[int, int] = field(default_factory=dict)  # trials trained again with a longer schedule: as which
+    is_running: bool = False  # a session, without which no trial runs
     _since: float | None = None
 
     def apply(self, event: Mapping[str, Any]) -> None:
@@ -196,8 +197,12 @@ class Ledger:
         return [trial for trial in self.trials.values() if trial.end is None]
 
     def counts(self) -> Counter[str]:
-        """Trials by end; those that run or wait as ``running``."""
-        return Counter(trial.end or "running" for trial in self.trials.values())
+        """Trials by end; those that have none by what they are instead."""
+        return Counter(map(self.state, self.trials.values()))
+
+    def state(self, trial: TrialRecord) -> str:
+        """A trial's end; where it has none yet, `running`, or `interrupted` where nobody runs the study."""
+        return trial.end or ("running" if self.is_running else "interrupted")
 
     @property
     def ended(self) -> int:
@@ -230,9 +235,12 @@ class Ledger:
             self.inherited.append(TrialRecord(**trial | {"reports": reports}))
 
     def _session(self, event: Mapping[str, Any]) -> None:
-        self.sessions = event["session"]
+        self.sessions, self.is_running = event["session"], True
         for trial in self.in_flight:
             trial.tick(None, runs=False)
+
+    def _closed(self, event: Mapping[str, Any]) -> None:
+        self.is_running = False
 
     def _asked(self, event: Mapping[str, Any]) -> None:
         number, config = event["trial"], event["config"]

@@ -8,13 +8,16 @@ import re
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from test_commands import TINY, stdout, sweep
-from tiny_study import asked, complete, report, searching, tiny
+from tiny_study import asked, complete, cut, events, report, searching, tiny
 
+from sweep.analysis import results
 from sweep.cli.files import load_study
 from sweep.orchestration.folder import StudyFolder
 from sweep.study import Study
+from sweep.tracking.description import description
 
 
 @pytest.fixture(scope="module")
@@ -142,10 +145,33 @@ def test_a_study_is_looked_at_while_it_runs(tmp_path: Path) -> None:
     assert f"running (process {os.getpid()} on " in printed and "2 of 4 trials" in printed
     assert "trial 1 " in printed and "epoch 1/3" in printed and "unconfirmed" in printed
     assert row["state"] == "running" and row["ends"] == {"completed": 1, "running": 1}
-    assert "interrupted; 2 of 4 trials" in sweep("status", "tiny", folder=tmp_path)
-    lock = {"host": row["runner"].split(" on ")[1], "pid": _gone(), "since": 0}
-    (tmp_path / "studies" / "tiny" / "lock").write_text(json.dumps(lock))
-    assert "interrupted" in sweep("status", "tiny", folder=tmp_path), "its owner was killed"
+    folder = tmp_path / "studies" / "tiny"
+    cut(folder, len(events(folder)) - 1)  # as killed: nobody has closed the session
+    for pid, state in ((os.getpid(), "running"), (_gone(), "interrupted")):
+        lock = {"host": row["runner"].split(" on ")[1], "pid": pid, "since": 0}
+        (folder / "lock").write_text(json.dumps(lock))
+        _stands(tmp_path, state)
+
+
+def test_trials_of_a_study_that_nobody_runs_are_interrupted(tmp_path: Path) -> None:
+    """In every table that says how trials ended; nothing of the sort is said of them in MLflow, either."""
+    with searching(tmp_path / "studies", tiny()) as search:
+        complete(search, 0.2, 0.4, 0.3)
+        report(search, asked(search).number, 1, 0.25)
+        table = results.write(search.ledger, search.folder.path)[0]  # as at a session's end
+    _stands(tmp_path, "interrupted")
+    assert pq.read_table(table).column("end").to_pylist() == ["completed", "interrupted"]
+    assert "2 trials: 1 completed, 1 interrupted." in description(search.folder, "r5", "7", is_over=True)
+    assert "trial 1 is interrupted" in sweep("export", "tiny", "--trial", "1", folder=tmp_path, code=2)
+
+
+def _stands(root: Path, state: str) -> None:
+    """Of the tiny study's two trials the second has this state, as its study does."""
+    printed = sweep("status", "tiny", folder=root)
+    assert re.search(rf"tiny: {state}\b.*; 2 of 4 trials", printed) and f"2 trials: 1 completed, 1 {state}" in printed
+    told = json.loads(sweep("status", "tiny", "--json", folder=root))
+    assert told["study"]["state"] == state and told["study"]["ends"] == {"completed": 1, state: 1}
+    assert [trial["end"] for trial in told["trials"]] == ["completed", state]
 
 
 @pytest.mark.parametrize("starter", ["comparison", "digits", "mnist"])

@@ -268,7 +268,7 @@ def test_what_failed_is_taken_up_again_by_request(tmp_path: Path) -> None:
         report(search, 0, 2, 0.6)
         finish(search, 0)
     with searching(tmp_path, study) as search:  # which proves that Optuna and the journal agree
-        assert search.restored == {"completed": 2, "running": 1}
+        assert search.restored == {"completed": 2, "interrupted": 1}
         assert search.ledger.trials[0].attempts == 2 and search.reopen_failed() == 0
         assert asked(search).number == 2
     assert [event["trial"] for event in events(tmp_path / "tiny", "ended")] == [0, 1, 2, 0]

@@ -124,7 +124,7 @@ def test_figures_that_cannot_be_are_refused_by_whoever_chooses(
 def test_what_was_not_changed_resumes(folder: StudyFolder) -> None:
     retold(folder, lambda story: None)
     with opened(folder) as search:
-        assert search.restored == {"completed": 1, "stopped": 1, "running": 1}
+        assert search.restored == {"completed": 1, "stopped": 1, "interrupted": 1}
         assert search.rungs is not None and search.rungs.populations() == {1: 3, 2: 1}
         assert search.sampler.states() == {"complete": 1, "pruned": 1, "running": 1}
         assert search.ask() is not None

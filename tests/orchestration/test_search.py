@@ -61,7 +61,7 @@ def test_after_an_interruption_running_trials_stop_and_none_begins(tmp_path: Pat
         search.lost(0, {"class": "WorkerDied", "message": "ended with the sweep"})  # which is no failure of the trial
     assert events(tmp_path / "tiny", "ended") == []
     with searching(tmp_path) as search:
-        assert search.restored == {"running": 1}
+        assert search.restored == {"interrupted": 1}
         resumed = asked(search)
         assert (resumed.number, resumed.reported) == (0, 2)
         assert asked(search).number == 1
@@ -298,7 +298,7 @@ def test_what_was_put_right_on_opening_is_said(tmp_path: Path) -> None:
     (folder.path / "lock").write_text(json.dumps({"host": "elsewhere", "pid": 1, "since": 0}))
     said: list[str] = []
     with opened(folder, say=said.append) as search:
-        assert search.restored == {"running": 1}
+        assert search.restored == {"interrupted": 1}
     assert len(said) == 2
     assert "took over the lock of process 1 on elsewhere" in said[0] and "cut off 9 bytes" in said[1]
 

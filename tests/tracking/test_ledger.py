@@ -102,7 +102,11 @@ def test_a_suspect_trial_has_no_place_unless_asked_for() -> None:
 
 def test_counts_and_who_is_in_flight() -> None:
     found = ledger(asked(0), asked(1), asked(2), ended(1, "diverged"), reported(2, 1, 0.3))
+    assert found.counts() == {"interrupted": 2, "diverged": 1}
+    found.apply({"event": "session", "session": 2, "time": 0.0})
     assert found.counts() == {"running": 2, "diverged": 1}
+    found.apply({"event": "closed", "reason": "interrupted", "time": 0.0})
+    assert found.counts() == {"interrupted": 2, "diverged": 1}
     assert [trial.number for trial in found.in_flight] == [0, 2]
     assert found.gradient_evaluations == 100.0
     assert [trial.number for trial in found] == [0, 1, 2]

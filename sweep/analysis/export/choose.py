@@ -85,7 +85,7 @@ def completed(ledger: Ledger, number: int, *, include_suspect: bool = False) -> 
     if trial.end == "completed" and trial.best is None:
         raise StudyError(f"trial {number} never reported the objective, so no epoch of it can be chosen")
     if trial.end != "completed":
-        raise StudyError(f"trial {number} is {trial.end or 'still running'}: only a completed trial can be exported")
+        raise StudyError(f"trial {number} is {ledger.state(trial)}: only a completed trial can be exported")
     if trial.is_suspect and trial.validity and not include_suspect:
         failed = ", ".join(trial.validity["suspect"])
         raise StudyError(f"trial {number} is suspect ({failed}); --include-suspect exports it anyway")
