@@ -49,7 +49,7 @@ class Follower:
         self._beginning = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
         self._thread: threading.Thread | None = None
-        self._last_words = ""
+        self._last_words = ""  # of the present process
 
     def start(self) -> None:
         """Follow the journal until `stop`."""
@@ -78,6 +78,7 @@ class Follower:
         with self._beginning:
             if self._closing.is_set():
                 return False
+            self._last_words = ""
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "sweep.tracking.follower"],
                 stdin=subprocess.PIPE,

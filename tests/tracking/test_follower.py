@@ -117,3 +117,20 @@ def test_of_one_that_never_lives_it_says_so_once(tmp_path: Path, monkeypatch: py
     why = "the process that tells MLflow of the sweep ended (No module named mlflow)"
     assert mirror.last_error == why
     assert said == [f"tracking is behind: {why}; another follows, and what is missing is sent later"]
+
+
+def test_of_one_that_dies_without_a_word_it_tells_none_of_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken, tries, said = tmp_path / "python", tmp_path / "tries", list[str]()
+    broken.write_text(f"#!/bin/sh\n[ -e {tries} ] && exit 7\ntouch {tries}\necho 'No module named mlflow'\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setattr(follower, "AGAIN", 0.05)
+    monkeypatch.setattr(sys, "executable", str(broken))
+    Sweep(tmp_path).session()
+    mirror = Follower(tmp_path, local_uri(tmp_path), "digits")
+    mirror.say = said.append
+    mirror.start()
+    until(lambda: len(said) == 2)
+    mirror.stop(timeout=60)
+    assert "ended (No module named mlflow)" in said[0] and "ended (exit code 7)" in said[1]
