@@ -19,6 +19,7 @@ _TAG, _KEY = "mlflow.sharedViewState.", "sweep-"
 OURS = f"viewStateShareKey={_KEY}"  # in an address: a view of ours
 _ADVERSARIAL = "adversarial_accuracy"
 _LETTER, _FRAME, _NARROWEST = 6, 60, 100  # pixels, of a column's heading
+_RUN, _NAME = "attributes.`Run Name`", 280  # MLflow's first column; pixels for "trial 0000 autoencoder_reconstruction"
 
 
 def page(experiment: str, journal: str) -> str:
@@ -29,13 +30,14 @@ def page(experiment: str, journal: str) -> str:
 def view(study: Study, journal: str) -> tuple[str, str]:
     """The experiment's tag that holds the view of a journal's runs: key and value."""
     columns, sort = _columns(study)
+    widths = {name: max(_NARROWEST, _FRAME + _LETTER * len(name.split("`")[1])) for name in columns}
     state = {
         "searchFilter": f"tags.`sweep.journal` = '{journal}'",
         "orderByKey": sort,
         "orderByAsc": study.confirms is None and study.objective[0].direction == "minimize",
         "selectedColumns": columns,
-        "columnOrder": columns,
-        "columnWidths": {name: max(_NARROWEST, _FRAME + _LETTER * len(name.split("`")[1])) for name in columns},
+        "columnOrder": [_RUN, *columns],
+        "columnWidths": {_RUN: _NAME, **widths},
     }
     text = "deflate;" + base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()  # a tag has 5,000 letters
     named = {"name": f"{study.name}: the best first", "createdAt": round(1000 * time.time()), "state": text}

@@ -59,6 +59,7 @@ def test_its_columns_are_what_runs_have(shown: tuple[StudyFolder, Any]) -> None:
     runs = client.search_runs([experiment.experiment_id], found["searchFilter"], order_by=order)
     assert found["orderByKey"] == f"metrics.`best/{METRIC}`" and not found["orderByAsc"]
     assert len(runs) == 3, "the study's own, and its trials"
+    assert [*found["columnWidths"]] == found["columnOrder"] == ["attributes.`Run Name`", *found["selectedColumns"]]
     columns = {tuple(name.rstrip("`").split(".`")) for name in found["selectedColumns"]}
     told = {(kind, name) for run in runs for kind in ("tags", "metrics", "params") for name in getattr(run.data, kind)}
     untold = {"final/validation/worst_case/adversarial_accuracy", "cost/seconds"}  # these trials were told by hand
