@@ -47,9 +47,9 @@ def confirm(
     searched = StudyFolder.find(studies, study)
     check_address(address, in_process)  # before a race, which may take hours
     uri = uri_of(searched.path, tracking_uri)  # its runs lie where those of the search do
-    refuse_unusable(uri, searched.study().experiment)
+    away = refuse_unusable(uri, searched.study().experiment)
     attacks = [json_or_text(text, "--attack") for text in attack or ["auto_attack"]]
     selection = select(searched, top=top, seeds=seeds, attacks=attacks, baselines=baselines, raced=raced, again=again)
     if warning := unfinished(searched.study(), searched.ledger()):
         typer.secho(warning, fg="yellow", err=True)
-    search_in(begin(searched, selection, again=again), address, uri, in_process, as_json=as_json)
+    search_in(begin(searched, selection, again=again), address, uri, in_process, as_json=as_json, away=away)

@@ -56,8 +56,7 @@ def run(
     from sweep.orchestration.storage import Storage
 
     study = load_study(file)
-    if tracking_uri:
-        refuse_unusable(checked(tracking_uri), study.name)
+    away = refuse_unusable(checked(tracking_uri), study.name) if tracking_uri else None
     check_address(address, in_process)
     store = Storage(storage) if storage else None
     if store:
@@ -67,7 +66,7 @@ def run(
     with messages_aside(as_json):
         inherited = _inherited(study, StudyFolder.find(studies, warm_start)) if warm_start else None
     folder = StudyFolder.create(studies, study, inherited, store)
-    search_in(folder, address, tracking_uri, in_process, as_json=as_json)
+    search_in(folder, address, tracking_uri, in_process, as_json=as_json, away=away)
 
 
 def resume(
@@ -90,9 +89,9 @@ def resume(
     from sweep.tracking.home import uri_of
 
     folder = StudyFolder.find(studies, study)
-    refuse_unusable(uri_of(folder.path, tracking_uri), folder.study().experiment)
+    away = refuse_unusable(uri_of(folder.path, tracking_uri), folder.study().experiment)
     check_address(address, in_process)
-    search_in(folder, address, tracking_uri, in_process, retry_failed, as_json)
+    search_in(folder, address, tracking_uri, in_process, retry_failed, as_json, away)
 
 
 def check_address(address: str | None, in_process: bool) -> None:
@@ -153,10 +152,11 @@ def search_in(
     in_process: bool,
     retry_failed: bool = False,
     as_json: bool = False,
+    away: str | None = None,
 ) -> None:
-    """Run the study in `folder` until its budget is spent, and say what came out."""
+    """Run the study in `folder` until its budget is spent, and say what came out. `away` was said of MLflow already."""
     with messages_aside(as_json):
-        interrupted = _search(folder, address, tracking_uri, in_process, retry_failed)
+        interrupted = _search(folder, address, tracking_uri, in_process, retry_failed, away)
     if as_json:
         typer.echo(told(folder))
     if interrupted:
@@ -164,14 +164,17 @@ def search_in(
 
 
 def _search(
-    folder: StudyFolder, address: str | None, tracking_uri: str | None, in_process: bool, retry_failed: bool
+    folder: StudyFolder,
+    address: str | None,
+    tracking_uri: str | None,
+    in_process: bool,
+    retry_failed: bool,
+    away: str | None,
 ) -> bool:
     """Whether it was interrupted."""
     from sweep.analysis import results
-    from sweep.analysis.opening import reconsidered
     from sweep.cli import tables
     from sweep.cli.progress import Progress
-    from sweep.cli.verdict import show_confirmation, show_openings
     from sweep.orchestration import search as searching
     from sweep.orchestration.folder import StudyFolder
     from sweep.tracking.follower import Follower
@@ -180,7 +183,7 @@ def _search(
 
     study = folder.study()
     uri = uri_of(folder.path, tracking_uri)
-    mirror = Follower(folder.path, uri, study.experiment, folder.searched())
+    mirror = Follower(folder.path, uri, study.experiment, folder.searched(), away=away)
     written: list[Path] = []  # still none where Ctrl-C comes while they are written
     with Progress(study) as progress, searching.opened(folder, progress.hear, progress.say) as search:
         try:
@@ -197,18 +200,26 @@ def _search(
     reconsider(StudyFolder(folder.searched() or folder.path))
     unsent = _wait_for(mirror, progress.say, 2.0 if search.interrupted else DRAIN_SECONDS)
     options = _options(folder.path.parent, address, uri, in_process)
+    _show_outcome(folder, study)
+    look = "" if is_database(uri) else redacted(uri)
+    if unsent:
+        look = tables.unsent_yet(folder.path.name, options, unsent, mirror.last_error)
+    tables.show_where_to_look(folder, options, look, search.interrupted, written)
+    if search.ledger.counts()["failed"]:
+        tables.show_retry(folder.path.name, options)
+    return search.interrupted
+
+
+def _show_outcome(folder: StudyFolder, study: Study) -> None:
+    from sweep.analysis.opening import reconsidered
+    from sweep.cli import tables
+    from sweep.cli.verdict import show_confirmation, show_openings
+
     if study.confirms:
         show_confirmation(folder)
     else:
         tables.show_results(study, reconsidered(folder))
         show_openings(folder)
-    look = "" if is_database(uri) else redacted(uri)
-    tables.show_where_to_look(folder, options, look, search.interrupted, written)
-    if search.ledger.counts()["failed"]:
-        tables.show_retry(folder.path.name, options)
-    if unsent:
-        tables.show_unsent(folder.path.name, options, unsent, mirror.last_error)
-    return search.interrupted
 
 
 def reconsider(searched: StudyFolder) -> None:

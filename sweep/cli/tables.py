@@ -164,13 +164,13 @@ def _taken_away(folder: StudyFolder, here: str) -> str:
     return f"take the best away       sweep export {searched.path.name} --{which} --to best/{here}"
 
 
-def show_unsent(study: str, options: dict[str, str], unsent: int, last_error: str | None) -> None:
-    """What MLflow has not taken yet, why, and how it gets there."""
+def unsent_yet(study: str, options: dict[str, str], unsent: int, last_error: str | None) -> str:
+    """How many events MLflow lacks, why, and how they get there."""
     again = "".join(f" --{name} {value}" for name, value in options.items() if name in ("studies", "tracking-uri"))
-    reason = f": {last_error}" if last_error else ""
-    _say(
-        f"MLflow has not taken {counted(unsent, 'event')} yet{reason}; nothing is lost: `sweep sync "
-        f"{study}{again}` sends them"
+    reason, then = (f": {last_error}", "once MLflow answers, ") if last_error else ("", "")
+    return (
+        f"MLflow lacks {counted(unsent, 'event')}{reason}; nothing is lost: {then}`sweep sync {study}{again}` sends "
+        f"them, and `sweep ui {study}{again}` shows them"
     )
 
 

@@ -88,12 +88,13 @@ def _show_sent(sent: int, where: str, name: str, found: Check, mirror: JournalMi
         typer.echo(f"MLflow refused {counted(mirror.refused, 'event')}, the last one thus: {mirror.last_refusal}")
 
 
-def refuse_unusable(tracking_uri: str, study: str) -> None:
-    """Raise StudyError for a tracking URI that never will do. Where nobody answers at the moment, that is said."""
+def refuse_unusable(tracking_uri: str, study: str) -> str | None:
+    """Raise StudyError for a tracking URI that never will do. Where nobody answers at the moment, say so; and why."""
     from sweep.tracking.probe import probe
 
     if away := probe(tracking_uri, study):
         typer.secho(f"{away}; the sweep runs all the same, and sends MLflow everything later", fg="yellow", err=True)
+    return away
 
 
 def _wrong(found: Check) -> str:

@@ -33,17 +33,19 @@ _LESS = 10  # the process is as much nicer than the sweep: trials come first
 class Follower:
     """Mirrors the journal in `folder` to the MLflow at `tracking_uri`, as `Mirror` does, but no thread of this process.
 
-    `say` hears of each outage's beginning and end; `last_error` is the sentence that says why some events were not
-    sent, known after `stop`. Times are in seconds.
+    `say` hears of each outage's beginning and end, of the one that `away` says of only the end; `last_error` is the
+    sentence that says why some events were not sent, known after `stop`. Times are in seconds.
     """
 
-    def __init__(self, folder: Path, tracking_uri: str, study: str, under: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, tracking_uri: str, study: str, under: Path | None = None, away: str | None = None
+    ) -> None:
         self.say: Callable[[str], None] = lambda text: None
-        self.last_error: str | None = None
+        self.last_error = away
         self._folder = folder
         self._address = address_of(folder, tracking_uri)
         # By a pipe, because everybody on the machine can read a command line, and the URI may hold a password.
-        what = {"folder": str(folder), "tracking_uri": tracking_uri, "study": study}
+        what = {"folder": str(folder), "tracking_uri": tracking_uri, "study": study, "away": away}
         self._what = json.dumps(what | {"under": str(under) if under else None}) + "\n"
         self._closing = threading.Event()
         self._beginning = threading.Lock()
@@ -150,7 +152,7 @@ def main() -> None:
     what = json.loads(sys.stdin.readline())
     under = Path(what["under"]) if what["under"] else None
     mirror = Mirror(Path(what["folder"]), what["tracking_uri"], what["study"], under)
-    mirror.say = lambda text: tell(say=text)
+    mirror.say, mirror.last_error = lambda text: tell(say=text), what["away"]
     mirror.start()
     if last := sys.stdin.readline():
         mirror.stop(json.loads(last))

@@ -120,7 +120,7 @@ class JournalMirror(ABC):
         return total
 
     def _follow(self) -> None:
-        failures = 0
+        failures = int(self.last_error is not None)  # of an outage that was told of already
         is_known = False  # whether the state names this destination as the sweep's own
         while time.monotonic() < self._deadline:
             began, sent = time.monotonic(), 0

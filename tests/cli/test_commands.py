@@ -17,7 +17,7 @@ import torch
 from mirrored_study import free_port
 
 from sweep import __version__
-from sweep.cli import COMMANDS, main
+from sweep.cli import COMMANDS, main, run
 
 TINY = '''"""A study for tests: two defenses on 200 digits."""
 
@@ -397,6 +397,23 @@ def test_an_mlflow_that_is_away_is_told_of_at_once_and_refused_to_nobody(workpla
         assert first.startswith(f"{away} cannot be reached: "), printed
         assert first.endswith("; the sweep runs all the same, and sends MLflow everything later")
         assert rest == ["error: choose one of --address (a Ray cluster) and --in-process (no Ray)"]
+
+
+@pytest.mark.slow
+def test_an_outage_is_told_once_and_at_the_end_how_what_is_missing_gets_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "DRAIN_SECONDS", 0.5)
+    (tmp_path / "tiny.py").write_text(TINY.replace("trials=3", "trials=1"))
+    away = f"http://127.0.0.1:{free_port()}"
+    for command in (("run", "tiny.py"), ("resume", "tiny")):
+        lines = sweep(*command, "--tracking-uri", away, "--in-process", folder=tmp_path).splitlines()
+        first, last = [line for line in lines if f"{away} cannot be reached: " in line]
+        assert first == lines[0] and first.endswith("; the sweep runs all the same, and sends MLflow everything later")
+        assert re.match(rf"look at every trial      MLflow lacks \d+ events: {away} cannot be reached: ", last)
+        assert last.endswith(
+            "; nothing is lost: once MLflow answers, `sweep sync tiny` sends them, and `sweep ui tiny` shows them"
+        )
 
 
 def test_every_command_has_help_with_an_example(tmp_path: Path) -> None:
