@@ -54,9 +54,9 @@ class Asha(Record):
 
 
 class Budget(Record):
-    """When no further trial begins; those that run are finished. The first limit reached counts."""
+    """When no further trial begins; those that run are finished. Of several limits the first one reached counts."""
 
-    trials: int = Field(ge=1, le=1_000_000)
+    trials: int = Field(ge=1, le=1_000_000, description="at most so many, whatever other limits there are")
     gradient_evaluations: int | None = Field(None, ge=1, description="of all trials together, validation excluded")
     hours: float | None = Field(None, gt=0, description="wall time over all sessions of the study")
 

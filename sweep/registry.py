@@ -136,11 +136,13 @@ def problems(error: ValidationError) -> list[str]:
     return sentences
 
 
-_SELF_EXPLAINING = {"unknown_name", "unknown_key", "no_name", "wrong_kind", "value_error", "missing"}
+_OURS = ("unknown_name", "unknown_key", "no_name", "wrong_kind", "not_given")
+_SELF_EXPLAINING = {*_OURS, "value_error"}
 
 
 def explained(model: type[BaseModel], error: ValidationError) -> list[InitErrorDetails]:
-    """A pydantic error's lines, to be raised again: an unknown key of this very model names the nearest right one."""
+    """A pydantic error's lines, to be raised again: an unknown key of this very model names the nearest right one, a
+    missing one says what it is."""
     return [_explain(model, line) for line in error.errors(include_url=False)]
 
 
@@ -149,7 +151,11 @@ def _explain(model: type[BaseModel], line: Any) -> InitErrorDetails:
     if line["type"] == "extra_forbidden" and len(line["loc"]) == 1:
         text = unknown("parameter", line["loc"][0], model.model_fields)
         kind = PydanticCustomError("unknown_key", "{text}", {"text": text})
-    elif line["type"] in ("unknown_name", "unknown_key", "no_name", "wrong_kind"):
+    elif line["type"] == "missing":
+        meaning = model.model_fields[line["loc"][0]].description if len(line["loc"]) == 1 else None
+        text = "must be given" + (f" ({meaning})" if meaning else "")
+        kind = PydanticCustomError("not_given", "{text}", {"text": text})
+    elif line["type"] in _OURS:
         kind = PydanticCustomError(line["type"], "{text}", line["ctx"])
     return InitErrorDetails(type=kind, loc=line["loc"], input=line["input"], ctx=line.get("ctx", {}))
 
