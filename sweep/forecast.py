@@ -24,7 +24,7 @@ class Branch:
     config: TrialConfig
     parameters: int  # searched in this branch
     per_epoch: float  # gradient evaluations of training, alpha's measurement included
-    validation_per_epoch: float  # at most: an example that is broken costs no more
+    validation: float  # gradient evaluations of all its epochs' validation, at most: what is broken costs no more
 
     preparation: float  # gradient evaluations before the first epoch
 

@@ -89,7 +89,7 @@ def _branch(study: Study, config: TrialConfig, sizes: tuple[int, int]) -> Branch
         config=config,
         parameters=_parameters(study, config),
         per_epoch=per_epoch,
-        validation_per_epoch=judges / config.validate_every,
+        validation=judges / config.validate_every * config.epochs,
         preparation=config.defense.preparation * train,
     )
 
@@ -227,6 +227,7 @@ def summary(study: Study) -> dict[str, Any]:
                 "parameters": b.parameters,
                 "gradient_evaluations_per_epoch": b.per_epoch,
                 "total": b.total,
+                "validation": b.validation,
             }
             for b in plan.branches
         ],

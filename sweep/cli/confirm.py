@@ -7,19 +7,20 @@ from typing import Annotated
 import typer
 
 from sweep.cli.inspect import DEFAULT_STUDIES, AsJson, Studies
+from sweep.cli.numbers import number
 from sweep.cli.run import Address, InProcess, check_address, search_in
 from sweep.cli.tracking import TrackingUri, refuse_unusable
 
 _ATTACK = "Attack on the test split: a name, or JSON; repeatable. Default: auto_attack."
-_RACE = "Choose these from so many best, by a race under the attack on validation."
+_RACE = "Choose these from so many best, by a race under the attack on validation; 0: no race."
 
 
 def confirm(
     study: Annotated[str, typer.Argument(help="The name, folder or URI of a study that was searched.")],
-    top: Annotated[int, typer.Option(metavar="N", min=1, max=100, help="How many of the best trials.")] = 3,
-    seeds: Annotated[int, typer.Option(metavar="N", min=1, max=1000, help="Trainings of each, with fresh seeds.")] = 5,
+    top: Annotated[int, number("--top", "How many of the best trials.", 1, 100)] = 3,
+    seeds: Annotated[int, number("--seeds", "Trainings of each, with fresh seeds.", 1, 1000)] = 5,
     attack: Annotated[list[str] | None, typer.Option("--attack", metavar="NAME", help=_ATTACK)] = None,
-    raced: Annotated[int, typer.Option("--race", metavar="N", min=0, help=_RACE)] = 0,
+    raced: Annotated[int, number("--race", _RACE, 0)] = 0,
     baselines: Annotated[
         bool,
         typer.Option(help="Also, of each defense that is not among the best, the first enqueued trial that completed."),

@@ -31,10 +31,14 @@ def show_preview(study: Study) -> None:
         _show_rungs(study, plan.rungs)
     budget = study.budget
     most = plan.most * budget.trials
+    validation = max(branch.validation for branch in plan.branches) * budget.trials
+    beside = f", at most {describe_cost(validation)}," if plan.sizes else ""
     spent = f", none begins after {describe_cost(budget.gradient_evaluations)}" if budget.gradient_evaluations else ""
     limit = f", {counted(budget.hours, 'hour')}" if budget.hours else ""
     console.print(
-        f"budget: {counted(budget.trials, 'trial')}{limit}; at most {describe_cost(most)} gradient evaluations" + spent
+        f"budget: {counted(budget.trials, 'trial')}{limit}; at most {describe_cost(most)} gradient evaluations of "
+        f"training{spent}; not counted: validation in the epochs{beside} and the attacks at a trial's end",
+        soft_wrap=True,
     )
     if plan.steps:
         console.print(_promoted(plan.steps))
@@ -74,7 +78,7 @@ def _show_branches(branches: list[Any]) -> None:
             str(branch.config.epochs),
             describe_cost(branch.per_epoch),
             describe_cost(branch.total),
-            describe_cost(branch.validation_per_epoch * branch.config.epochs),
+            describe_cost(branch.validation),
         )
     console.print(table)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sweep.cli.inspect import DEFAULT_STUDIES, AsJson, Studies, messages_aside, told
+from sweep.cli.numbers import number
 from sweep.cli.tracking import TrackingUri, refuse_unusable
 from sweep.errors import counted
 from sweep.tracking.address import checked, is_database, redacted
@@ -108,10 +109,10 @@ def check_address(address: str | None, in_process: bool) -> None:
 def extend(
     study: Annotated[str, typer.Argument(help="A study's name, folder or URI.")],
     studies: Studies = DEFAULT_STUDIES,
-    trials: Annotated[int | None, typer.Option(metavar="N", min=1, help="So many trials more.")] = None,
-    hours: Annotated[float | None, typer.Option(metavar="N", min=0, help="So many hours more.")] = None,
+    trials: Annotated[int | None, number("--trials", "So many trials more.", 1)] = None,
+    hours: Annotated[float | None, number("--hours", "So many hours more.", 0, kind=float)] = None,
     gradient_evaluations: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="So many gradient evaluations more.")
+        int | None, number("--gradient-evaluations", "So many gradient evaluations more.", 1)
     ] = None,
 ) -> None:
     """Add to a study's budget; `sweep resume` then goes on with it.

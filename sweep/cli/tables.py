@@ -187,17 +187,24 @@ def show_epoch(config: TrialConfig, result: EpochResult) -> None:
     parts += [f"clean {clean:.4f}"] if clean is not None else []
     parts += [f"{goal.metric} {value:.4f}"] if value is not None else []
     parts += [f"epsilon {metrics['epsilon']:.4f}", f"alpha {metrics['alpha']:.3f}"] if metrics["epsilon"] else []
-    console.print("  ".join(parts))
+    _say("  ".join(parts))
 
 
 def show_summary(summary: dict[str, Any]) -> None:
-    """A finished trial's figures."""
+    """A finished trial's figures, rounded: its `metrics.json`, and --json, have them to the last digit."""
     table = Table("figure", "value", title=f"epoch {summary['selected_epoch']} was selected", title_justify="left")
     for name, value in {**summary["selected"], **summary["final"]}.items():
-        table.add_row(name, repr(value))
+        table.add_row(name, _readable(value))
     console.print(table)
     if summary["validity"] is not None:
         show_findings(summary["validity"])
+
+
+def _readable(value: float) -> str:
+    """Four digits behind the point, unless these say nothing of it, or more than anybody reads."""
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.4f}" if abs(value) >= 0.001 or not value else f"{value:.2g}"
 
 
 def show_findings(validity: dict[str, Any]) -> None:

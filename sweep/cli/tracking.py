@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sweep.cli.inspect import DEFAULT_STUDIES, AsJson, Studies
+from sweep.cli.numbers import number
 from sweep.errors import counted
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def ui(
     host: Annotated[
         str, typer.Option(help="Address to listen on; anything but loopback is open to others.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(metavar="N", help="Port to listen on.", min=1, max=65535)] = 5000,
+    port: Annotated[int, number("--port", "Port to listen on.", 1, 65535)] = 5000,
 ) -> None:
     """Open MLflow where a study's sweep is mirrored to, on loopback; where that is a server, say its address.
 

@@ -268,6 +268,11 @@ def test_check_shows_the_plan_and_as_json(workplace: Path) -> None:
     plan = json.loads(sweep("check", "tiny.py", "--json", folder=workplace))
     cost = {branch["name"]: branch["gradient_evaluations_per_epoch"] for branch in plan["branches"]}
     assert cost == {"standard": 200, "adversarial_training": 3 * 200}
+    assert {branch["validation"] for branch in plan["branches"]} == {2 * 2 * 300}  # epochs, steps, images
+    assert (
+        "budget: 3 trials; at most 3.6 k gradient evaluations of training; not counted: validation in the epochs, "
+        "at most 3.6 k, and the attacks at a trial's end"
+    ) in printed
     kept = [json.loads(file.read_text()) for file in (workplace / "studies" / "tiny" / "trials").rglob("metrics.json")]
     assert plan["validity"]["checks"] == max(len(trial["validity"]["figures"]) for trial in kept)
 
@@ -336,7 +341,7 @@ WRONG = [
     (("status", "nowhere"), "unknown study"),
     (("sync", "nowhere"), "unknown study"),
     (("extend", "nowhere", "--trials", "3"), "unknown study"),
-    (("extend", "nowhere", "--trials", "0"), "greater than or equal to 1"),
+    (("extend", "nowhere", "--trials", "0"), "--trials 0: must be a whole number, 1 or more"),
     (("trial", "absent.json"), "there is no configuration"),
     (("trial", "broken.json"), "is not JSON"),
     (("trial", "wrong.json"), "epochs: must be given (passes over the training split)"),

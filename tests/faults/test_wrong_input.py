@@ -55,8 +55,9 @@ WRONG: dict[str, list[tuple[str, str]]] = {  # what is given, and what is said
     "extend": [
         ("nowhere --trials 3", "unknown study"),
         ("tiny", "nothing to add"),
-        ("tiny --trials 0", "Invalid value"),
-        ("tiny --trials many", "Invalid value"),
+        ("tiny --trials 0", "error: --trials 0: must be a whole number, 1 or more"),
+        ("tiny --trials many", "error: --trials many: must be a whole number, 1 or more"),
+        ("tiny --hours nan", "error: --hours nan: must be a number, 0 or more"),
         ("tiny --trials 100000000", "trials"),
         ("garbled --trials 1", "study.json cannot be read"),
     ],
@@ -69,9 +70,9 @@ WRONG: dict[str, list[tuple[str, str]]] = {  # what is given, and what is said
     ],
     "confirm": [
         ("nowhere", "unknown study"),
-        ("tiny --top 0", "Invalid value"),
-        ("tiny --seeds 0", "Invalid value"),
-        ("tiny --race -1", "Invalid value"),
+        ("tiny --top 0", "error: --top 0: must be a whole number, from 1 to 100"),
+        ("tiny --seeds 1001", "error: --seeds 1001: must be a whole number, from 1 to 1000"),
+        ("tiny --race -1", "error: --race -1: must be a whole number, 0 or more"),
         ("tiny", "has nothing to confirm"),
         ("damaged", "journal.log, line 1"),
         (f"tiny --address {NOWHERE}", "no Ray cluster answers"),  # before anything is asked of the study
@@ -112,7 +113,7 @@ WRONG: dict[str, list[tuple[str, str]]] = {  # what is given, and what is said
     ],
     "ui": [
         ("nowhere", "unknown study"),
-        ("tiny --port x", "Invalid value"),
+        ("tiny --port x", "error: --port x: must be a whole number, from 1 to 65535"),
         ("--studies nowhere", "no study in nowhere/"),
         ("garbled", "study.json cannot be read"),
         ("tiny --prot 5000", "No such option"),
