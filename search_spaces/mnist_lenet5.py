@@ -1,6 +1,6 @@
 """Which defense makes the original LeNet-5 robust on MNIST within an Linf ball of 0.1, for a few minutes of training?
 
-    SWEEP_DATA_DIR=../shared/data sweep run search_spaces/mnist_lenet5.py
+    sweep run search_spaces/mnist_lenet5.py
 
 SWEEP_DATA_DIR is where MNIST lies; without it, it is downloaded. About 6 million gradient evaluations: half an hour on
 two busy cores of a 2.5 GHz Xeon. Measured there (validation, best completed trial of each defense, one seed,

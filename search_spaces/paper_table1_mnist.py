@@ -1,6 +1,6 @@
 """Does the hybrid defense make LeNet-5 on MNIST more robust than others that were tuned with as much?
 
-    SWEEP_DATA_DIR=../shared/data sweep run search_spaces/paper_table1_mnist.py
+    sweep run search_spaces/paper_table1_mnist.py
 
 The MNIST row of Delviz et al. (2024), Table 1, as an experiment: their radius of 0.03, LeNet-5 as LeCun et al. drew it,
 all 60,000 training images (55,000 to train, 5,000 to judge by), and every defense with the same gradient evaluations to
