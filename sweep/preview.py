@@ -70,10 +70,13 @@ def preview(study: Study) -> Preview:
 
 def _splits(config: TrialConfig, doubts: list[str]) -> Splits | None:
     try:
-        return config.dataset.load()
+        splits = config.dataset.load()
     except DataError as error:
         doubts.append(f"the data cannot be read here, so costs are given for each training example: {error}")
         return None
+    if lacking := config.dataset.lacks_test():
+        doubts.append(lacking)
+    return splits
 
 
 def _branch(study: Study, config: TrialConfig, sizes: tuple[int, int]) -> Branch:

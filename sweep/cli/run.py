@@ -63,7 +63,10 @@ def run(
     if store:
         store.check()
     if address is None:  # where trials run here, missing data are better said now than by every trial
-        study.trial_config(next(study.space.corners()), 0).dataset.load()
+        dataset = study.trial_config(next(study.space.corners()), 0).dataset
+        dataset.load()
+        if lacking := dataset.lacks_test():
+            typer.secho(lacking, fg="yellow", err=True)
     with messages_aside(as_json):
         inherited = _inherited(study, StudyFolder.find(studies, warm_start)) if warm_start else None
     folder = StudyFolder.create(studies, study, inherited, store)

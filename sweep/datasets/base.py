@@ -145,6 +145,14 @@ class Dataset(Component):
         part = self._stored("test", order=None)
         return Split(part.images, part.labels)
 
+    def lacks_test(self) -> str | None:
+        """What is wrong where the test split's files are absent. They are looked for, and nothing in them is read."""
+        try:
+            self.sources("test")
+        except DataError as error:
+            return f"no test split, which a search does without and `sweep confirm` does not: {error}"
+        return None
+
     def statistics(self, channels: int) -> tuple[PerChannel, PerChannel]:
         """Mean and standard deviation for images of so many channels; colour statistics are averaged for grayscale."""
         return _for_channels("mean", self.mean, channels), _for_channels("std", self.std, channels)

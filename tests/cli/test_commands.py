@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from mirrored_study import free_port
+from PIL import Image
 
 from sweep import __version__
 from sweep.cli import COMMANDS, main, run
@@ -375,6 +376,25 @@ def test_missing_data_are_said_before_anything_is_written(tmp_path: Path) -> Non
     (tmp_path / "tiny.py").write_text(text)
     assert "SWEEP_DATA_DIR" in sweep("run", "tiny.py", folder=tmp_path, code=2)
     assert not (tmp_path / "studies").exists()
+
+
+@pytest.mark.parametrize("test", [0, 2])
+def test_a_test_split_that_is_not_there_is_said_at_the_start_and_by_check(test: int, tmp_path: Path) -> None:
+    """It is looked for and not looked at: what lies there is no image."""
+    for name in ("train/a", "train/b", *("val/a", "val/b")[:test]):
+        (tmp_path / name).mkdir(parents=True)
+    for place in range(10):
+        Image.new("RGB", (8, 8), (20 * place, 0, 0)).save(tmp_path / "train" / "ab"[place % 2] / f"{place}.png")
+    for name in ("val/a", "val/b")[:test]:
+        (tmp_path / name / "0.png").write_bytes(b"closed")
+    data = f'dict(name="image_folder", folder="{tmp_path}", size=8, validation_size=4)'
+    (tmp_path / "tiny.py").write_text(TINY.replace('dict(name="digits", train_size=200)', data))
+    said = "no test split, which a search does without and `sweep confirm` does not: "
+    doubts = json.loads(sweep("check", "tiny.py", "--json", folder=tmp_path))["doubts"]
+    began = sweep("run", "tiny.py", "--in-process", "--warm-start", "nowhere", folder=tmp_path, code=2)
+    assert "unknown study 'nowhere'" in began  # which ends it there
+    told = [f"{said}{tmp_path / 'val'}: no such folder" in text for text in (began, "\n".join(doubts))]
+    assert told == [not test] * 2, (began, doubts)
 
 
 @pytest.mark.parametrize(
