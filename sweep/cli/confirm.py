@@ -43,9 +43,11 @@ def confirm(
     from sweep.analysis.opening import begin, select, unfinished
     from sweep.cli.files import json_or_text
     from sweep.orchestration.folder import StudyFolder
+    from sweep.orchestration.lock import refuse_running
     from sweep.tracking.home import uri_of
 
     searched = StudyFolder.find(studies, study)
+    refuse_running(searched.path)
     check_address(address, in_process)  # before a race, which may take hours
     uri = uri_of(searched.path, tracking_uri)  # its runs lie where those of the search do
     away = refuse_unusable(uri, searched.study().experiment)

@@ -90,9 +90,11 @@ def resume(
     Example: sweep resume digits
     """
     from sweep.orchestration.folder import StudyFolder
+    from sweep.orchestration.lock import refuse_running
     from sweep.tracking.home import uri_of
 
     folder = StudyFolder.find(studies, study)
+    refuse_running(folder.path)
     away = refuse_unusable(uri_of(folder.path, tracking_uri), folder.study().experiment)
     check_address(address, in_process)
     search_in(folder, address, tracking_uri, in_process, retry_failed, as_json, away)

@@ -25,6 +25,24 @@ class RunsHereError(StudyError):
 @contextmanager
 def locked(folder: Path) -> Iterator[str]:
     """Be the only one to work on a study's folder. Gives the owner before, where that is gone, else nothing."""
+    with _held(folder) as file:
+        before = _owner(file)
+        _write(file, json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}))
+        try:
+            yield before
+        finally:
+            _write(file, "")
+
+
+def refuse_running(folder: Path) -> None:
+    """Raise RunsHereError where another process works on the folder: before what takes long, and a lock comes after."""
+    with _held(folder):
+        pass
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[TextIO]:
+    """The lock's file, locked, as the owner before has left it."""
     with (folder / _NAME).open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -36,12 +54,7 @@ def locked(folder: Path) -> Iterator[str]:
             raise StudyError(
                 f"{folder} is on a file system without locks ({error.strerror}): choose another --studies folder"
             ) from None
-        before = _owner(file)
-        _write(file, json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}))
-        try:
-            yield before
-        finally:
-            _write(file, "")
+        yield file
 
 
 def runner(folder: Path) -> str | None:

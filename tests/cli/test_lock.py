@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from mirrored_study import free_port
 from processes import paused, pausing
 from test_commands import TINY, sweep
 from test_in_process import RUN
@@ -30,9 +31,11 @@ def test_a_running_study_is_refused_to_others_and_a_killed_ones_is_taken_over(tm
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as owner:
         try:
             paused(owner)
-            for arguments in (("resume", "tiny", "--in-process"), ("extend", "tiny", "--trials", "1")):
+            away = ("--in-process", "--tracking-uri", f"http://127.0.0.1:{free_port()}")  # which nobody asks before
+            for arguments in (("resume", "tiny", *away), ("confirm", "tiny", *away), ("extend", "tiny", "--trials=1")):
                 refused = sweep(*arguments, folder=tmp_path, code=2)
-                assert f"is being run by process {owner.pid} on {os.uname().nodename}" in refused
+                owned = f"is being run by process {owner.pid} on {os.uname().nodename}; wait for it or stop it"
+                assert refused == f"error: {Path('studies', 'tiny')} {owned}\n"
             assert "already holds this very study" in sweep("run", "tiny.py", "--in-process", folder=tmp_path, code=2)
         finally:
             owner.kill()
