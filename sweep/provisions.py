@@ -155,3 +155,8 @@ class Confirmation(Record):
     def trainings(self) -> int:
         """Of all candidates together."""
         return len(self.trials) * self.seeds
+
+    def training(self, number: int) -> tuple[int, int]:
+        """What trial `number` trains: a candidate, by its number in the search, with which of its seeds, from 1."""
+        seed, place = divmod(number, len(self.trials))
+        return self.trials[place], seed + 1

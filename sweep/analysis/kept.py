@@ -66,7 +66,7 @@ def contenders(folder: StudyFolder, study: Study, ledger: Ledger, confirming: St
         return of_search(folder, best_by_defense(ledger, study.objective[0]))
     found: dict[int, list[Trained]] = {number: [] for number in confirms.trials}
     for training in confirming.ledger():
-        number = confirms.trials[training.number % len(confirms.trials)]
+        number, _ = confirms.training(training.number)
         if training.end == "completed" and len(found[number]) < _SEEDS:
             found[number].append(_trained(confirming, training, number))
     return [training for trainings in found.values() for training in trainings]

@@ -12,6 +12,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from sweep.cli.tables import named_trial
 from sweep.errors import counted
 from sweep.orchestration.search import Search
 from sweep.preview import describe_cost
@@ -68,7 +69,7 @@ class Progress:
     def hear(self, event: Mapping[str, Any]) -> None:
         """An event was journaled."""
         if event["event"] == "noted":
-            self.say(f"trial {event['trial']:>4}  {event['text']}")
+            self.say(f"{named_trial(self.study, event['trial'])}  {event['text']}")
         if event["event"] == "ended":
             self.say(self._ending(self.ledger.trials[event["trial"]]))
         if event["event"] == "lost":
@@ -84,7 +85,8 @@ class Progress:
         self._said = time.monotonic()
 
     def _picture(self) -> Group:
-        lines = [Text(self._summary(), style="bold"), Text(self._best())]
+        lines = [Text(self._summary(), style="bold")]
+        lines += [] if self.study.confirms else [Text(self._best())]  # of fresh seeds none is the best
         lines += [Text(self._running(trial), style="dim") for trial in self.ledger.in_flight]
         return Group(*lines)
 
@@ -112,7 +114,7 @@ class Progress:
     def _running(self, trial: TrialRecord) -> str:
         value = trial.reports.get(trial.epoch, {}).get(self.study.objective[0].metric)
         figure = f"  {value:.4f}" if value is not None else ""
-        return f"  trial {trial.number:>4} {trial.defense:<24} epoch {trial.course}{figure}"
+        return f"  {named_trial(self.study, trial.number)} {trial.defense:<24} epoch {trial.course}{figure}"
 
     def _ending(self, trial: TrialRecord) -> str:
         metric = self.study.objective[0].metric
@@ -133,7 +135,7 @@ class Progress:
 
     def _line(self, trial: TrialRecord, what: str, rest: str) -> str:
         epochs = f"epoch {trial.course}"
-        return f"trial {trial.number:>4}  {trial.defense:<24} {what:<10} {epochs:<14} {rest}"
+        return f"{named_trial(self.study, trial.number)}  {trial.defense:<24} {what:<10} {epochs:<14} {rest}"
 
     def _share(self) -> float:
         """How much of the budget is spent, by the limit that is nearest, in [0, 1]."""

@@ -31,6 +31,14 @@ if not console.is_terminal:
     console = Console(highlight=False, width=120)  # a file or a pipe has no width of its own
 
 
+def named_trial(study: Study, number: int) -> str:
+    """A trial by its number; of a confirmation, by that which it had in the search, and the seed it is trained with."""
+    if study.confirms is None:
+        return f"trial {number:>4}"
+    candidate, seed = study.confirms.training(number)
+    return f"trial {candidate:>4}, seed {seed}"
+
+
 def show_standing(found: Standing) -> None:
     """Who runs it, how far it is, and which trials run."""
     study, ledger = found.study, found.ledger
@@ -43,7 +51,7 @@ def show_standing(found: Standing) -> None:
     for trial in ledger.in_flight if found.runner else ():
         value = trial.reports.get(trial.epoch, {}).get(metric)
         figure = f"  {metric} {value:.4f}" if value is not None else ""
-        console.print(f"  trial {trial.number} {trial.defense}  epoch {trial.course}{figure}")
+        console.print(f"  {named_trial(study, trial.number)}  {trial.defense}  epoch {trial.course}{figure}")
     if found.best and found.best.best:
         value = found.best.best["metrics"][metric]
         console.print(f"best: trial {found.best.number} ({found.best.defense}), {metric} {value:.4f}, {found.label}")

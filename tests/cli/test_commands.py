@@ -133,15 +133,14 @@ def test_exported_trials_are_set_on_one_another(workplace: Path) -> None:
 def test_a_confirmation_crowns_no_seed_of_its_own(workplace: Path) -> None:
     """Nor does a trial open the test split by itself: it may repeat what was confirmed."""
     options = ("--top", "1", "--seeds", "1", "--no-baselines", "--attack", "fgsm", "--in-process")
-    printed = sweep("confirm", "tiny", *options, folder=workplace)
-    assert "sweep export tiny --confirmed --to best/" in printed
+    confirmed = sweep("confirm", "tiny", *options, folder=workplace)
+    assert "sweep export tiny --confirmed --to best/" in confirmed
     assert "the search's best" in sweep("status", "tiny-confirmation", folder=workplace)
     assert "`sweep report tiny` tells" in sweep("report", "tiny-confirmation", folder=workplace, code=2)
     assert "luckiest seed" in sweep("export", "tiny-confirmation", "--best", folder=workplace, code=2)
     printed = sweep("export", "tiny-confirmation", "--trial", "0", "--to", "seed", folder=workplace)
-    assert re.search(
-        r"^tiny, trial (\d): \w+, fresh seed 1 of 1; .* the one seed that confirms trial \1 of tiny", printed
-    )
+    told = re.search(r"^tiny, trial (\d): \w+, fresh seed 1 of 1; .* the one seed that confirms trial \1 of", printed)
+    assert told and re.search(rf"^trial +{told[1]}, seed 1 +\w+ +completed", confirmed, re.MULTILINE), confirmed
     assert "reproduced" in sweep("trial", "seed", folder=workplace)
     for setting in ("seed=3", 'test_attacks=["pgd"]'):
         refused = sweep("trial", "seed", "--set", setting, folder=workplace, code=2)

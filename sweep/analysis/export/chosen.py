@@ -45,7 +45,7 @@ class Chosen:
     def number(self) -> int:
         """The trial's, or of the one that it confirms, in the search."""
         confirms = self.study.confirms
-        return confirms.trials[self.trial.number % len(confirms.trials)] if confirms else self.trial.number
+        return confirms.training(self.trial.number)[0] if confirms else self.trial.number
 
     @property
     def candidate(self) -> Confirmed | None:
@@ -77,9 +77,8 @@ class Chosen:
     def title(self) -> str:
         """The trial by the search's own number, also where it is one of the trainings that confirm it."""
         if confirms := self.study.confirms:
-            again, place = divmod(self.trial.number, len(confirms.trials))
-            searched = f"{confirms.study}, trial {confirms.trials[place]}: {self.trial.defense}"
-            return f"{searched}, fresh seed {again + 1} of {confirms.seeds}"
+            number, seed = confirms.training(self.trial.number)
+            return f"{confirms.study}, trial {number}: {self.trial.defense}, fresh seed {seed} of {confirms.seeds}"
         return f"{self.study.name}, trial {self.trial.number}: {self.trial.defense}"
 
     @property
