@@ -24,7 +24,7 @@ def show_confirmation(folder: StudyFolder) -> None:
     console.print(
         "[dim]searched: the search's value; fresh: the same with fresh seeds (both validation). The rest is the test "
         "split: mean over seeds, 95 % interval over seeds and images. p: against the first row, Holm-corrected; what "
-        "is suspect is compared with nothing[/]"
+        "is suspect is compared with nothing. baseline: the first enqueued trial of its defense that completed[/]"
     )
     if absent := [str(number) for number in study.confirms.trials if number not in {one.number for one in found}]:
         console.print(f"trial {', '.join(absent)}: no training completed, so nothing is said of it", markup=False)
