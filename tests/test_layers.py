@@ -77,6 +77,7 @@ ORDER = [
     "orchestration.bridge",
     "orchestration.watchdog",
     "orchestration.address",
+    "orchestration.ray_connection",
     "orchestration.ray_tune",
     "orchestration.doctor",
     "orchestration.machine",
@@ -103,7 +104,7 @@ ORDER = [
 PLANNED: set[str] = set()
 ENGINE = [name for name in ORDER[: ORDER.index("study") + 1] if name not in PLANNED]
 ROOMS = {
-    "ray": {"orchestration.ray_tune", "orchestration.ray_nodes", "orchestration.ray_jobs"},
+    "ray": {f"orchestration.ray_{part}" for part in ("connection", "tune", "nodes", "jobs")},
     "optuna": {"orchestration.optuna_study", "orchestration.sampler", "analysis.importance"},
     "mlflow": {"tracking.store"},
 }

@@ -91,8 +91,14 @@ class OptunaStudy(optuna.Study):
         super().__init__(study.name, storage)
         self._distributions = distributions
         self._shown: list[FrozenTrial] | None = None
+        self._waiting: int | None = None  # the trial that was enqueued last, until it is asked for
         most = max(LATEST, study.startup_trials)  # of which samplers want to see so many
         self._memories = defaultdict[str | None, _Memory](lambda: _Memory(most, [[] for _ in goals]))
+
+    def enqueue(self, number: int, params: Mapping[str, Any]) -> None:
+        """Have `ask`, which must follow, propose trial `number` with these parameters."""
+        self.enqueue_trial(dict(params))
+        self._waiting = number
 
     def remember(
         self, number: int, ranks: Sequence[Rank] | None, branch: str | None = None, shorter: int | None = None
@@ -146,6 +152,13 @@ class OptunaStudy(optuna.Study):
             if number not in memory.running
         }
         return [memory.told.get(number) or self._trial(number) for number in shown]
+
+    def _pop_waiting_trial_id(self) -> int | None:
+        """Optuna looks for one that waits among all trials, at each proposal."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            self._storage.set_trial_state_values(waiting, TrialState.RUNNING)
+        return waiting
 
     def _trial(self, number: int) -> FrozenTrial:
         """As the storage holds it: in a storage of one study a trial's number is its identifier."""

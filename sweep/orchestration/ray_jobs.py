@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sweep.errors import StudyError
 from sweep.orchestration.address import check_page
-from sweep.orchestration.ray_tune import package  # which sets what ray reads when it is imported
+from sweep.orchestration.ray_connection import package  # which sets what ray reads when it is imported
 
 # isort: split
 from ray.exceptions import RayError

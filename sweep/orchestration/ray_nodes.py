@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sweep.orchestration.doctor import Answer
-from sweep.orchestration.ray_tune import connected  # which sets what ray reads when it is imported
+from sweep.orchestration.ray_connection import connected  # which sets what ray reads when it is imported
 
 # isort: split
 import ray

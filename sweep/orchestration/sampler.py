@@ -64,7 +64,7 @@ class Sampler:
         replacements: dict[str, Any] = {}
         if given is not None:
             fixed, replacements = self.study.space.constrain(given)
-            self.optuna.enqueue_trial(fixed)
+            self.optuna.enqueue(self._inherited + number, fixed)
         self.optuna.sampler = make_sampler(self.study, turn)
         with warnings.catch_warnings(), self.optuna.thinned(self.study.sampler in MODEL_BASED, turn.branch):
             warnings.simplefilter("ignore")  # a model that fits badly proposes badly; it does not fail

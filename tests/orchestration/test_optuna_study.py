@@ -68,8 +68,20 @@ def test_what_is_spared_changes_no_proposal(
     ours = proposals(tmp_path / "ours", **changes)
     monkeypatch.setattr(sampler_module, "_Tpe", optuna.samplers.TPESampler)
     monkeypatch.setattr(optuna_study, "_told", lambda trial: trial)
+    monkeypatch.delattr(optuna_study.OptunaStudy, "_pop_waiting_trial_id")
     assert proposals(tmp_path / "plain", **changes) == ours
     assert len({params["defense"] for _, params, _ in ours}) == 3
+
+
+@pytest.mark.parametrize("changes", [{}, {"compare": "defense"}])
+def test_no_proposal_looks_at_every_trial(
+    changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("ten thousand trials would be looked at for each of ten thousand")
+
+    monkeypatch.setattr(optuna.storages.journal.JournalStorage, "get_all_trials", refuse)
+    assert len(proposals(tmp_path / "ours", **changes)) == 40
 
 
 def proposals(folder: Path, **changes: Any) -> list[Any]:
