@@ -26,7 +26,7 @@ CIFAR10 = {
     "image_column": "jpeg",
     "label_column": "label",
     "validation_size": 4,
-    "train_size": 8,
+    "train_size": 10,
 }
 TINY_IMAGENET = {
     "name": "image_parquet",
@@ -37,7 +37,7 @@ TINY_IMAGENET = {
     "image_column": "jpeg",
     "label_column": "label10",
     "validation_size": 4,
-    "train_size": 8,
+    "train_size": 10,
 }
 
 
@@ -45,7 +45,7 @@ def briefly(study: Study, dataset: dict[str, Any], defense: str) -> TrialConfig:
     """A trial of the study's space as it is, but for few images, two epochs and one-step attacks."""
     point = next(config for config in study.space.corners() if config["defense"]["name"] == defense)
     attack = {"name": "pgd", "num_steps": 1}
-    short = {"dataset": dataset, "epochs": 2, "batch_size": 4, "threads": 2, "final_attacks": []}
+    short = {"dataset": dataset, "epochs": 2, "batch_size": 10, "threads": 2, "final_attacks": []}
     config = study.trial_config(point, 0).to_json() | short | {"validation_attacks": [attack]}
     config["objective"] = [{"metric": "validation/pgd_1/adversarial_accuracy"}]
     if "attack" in config["defense"]:
