@@ -69,7 +69,7 @@ class Progress:
     def hear(self, event: Mapping[str, Any]) -> None:
         """An event was journaled."""
         if event["event"] == "noted":
-            self.say(f"{named_trial(self.study, event['trial'])}  {event['text']}")
+            self.say(f"{named_trial(self.study, event['trial'], 4)}  {event['text']}")
         if event["event"] == "ended":
             self.say(self._ending(self.ledger.trials[event["trial"]]))
         if event["event"] == "lost":
@@ -114,7 +114,7 @@ class Progress:
     def _running(self, trial: TrialRecord) -> str:
         value = trial.reports.get(trial.epoch, {}).get(self.study.objective[0].metric)
         figure = f"  {value:.4f}" if value is not None else ""
-        return f"  {named_trial(self.study, trial.number)} {trial.defense:<24} epoch {trial.course}{figure}"
+        return f"  {named_trial(self.study, trial.number, 4)} {trial.defense:<24} epoch {trial.course}{figure}"
 
     def _ending(self, trial: TrialRecord) -> str:
         metric = self.study.objective[0].metric
@@ -135,7 +135,7 @@ class Progress:
 
     def _line(self, trial: TrialRecord, what: str, rest: str) -> str:
         epochs = f"epoch {trial.course}"
-        return f"{named_trial(self.study, trial.number)}  {trial.defense:<24} {what:<10} {epochs:<14} {rest}"
+        return f"{named_trial(self.study, trial.number, 4)}  {trial.defense:<24} {what:<10} {epochs:<14} {rest}"
 
     def _share(self) -> float:
         """How much of the budget is spent, by the limit that is nearest, in [0, 1]."""

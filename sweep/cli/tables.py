@@ -31,12 +31,15 @@ if not console.is_terminal:
     console = Console(highlight=False, width=120)  # a file or a pipe has no width of its own
 
 
-def named_trial(study: Study, number: int) -> str:
-    """A trial by its number; of a confirmation, by that which it had in the search, and the seed it is trained with."""
+def named_trial(study: Study, number: int, width: int = 0) -> str:
+    """A trial by its number; of a confirmation, by that which it had in the search, and the seed it is trained with.
+
+    `width` is of the number, in letters.
+    """
     if study.confirms is None:
-        return f"trial {number:>4}"
+        return f"trial {number:>{width}}"
     candidate, seed = study.confirms.training(number)
-    return f"trial {candidate:>4}, seed {seed}"
+    return f"trial {candidate:>{width}}, seed {seed}"
 
 
 def show_standing(found: Standing) -> None:
