@@ -6,10 +6,10 @@
 
 PGD-7 and an update, on batches of MNIST (LeNet-5) or of random pixels in CIFAR-10's shape (ResNet-18: what is in the
 pixels costs nothing). The first arm is torchattacks' PGD in a DataLoader's loop; each arm below it has one measure
-more; the last is the engine with the same numbers of steps. Each arm has a process of its own, and they take turns in
-every round, on one thread, in CPU seconds, so that a busy machine disturbs all alike; with more `--threads` in seconds
-of the clock, for a quiet one. Then, for LeNet-5, both ends train from three seeds, and their accuracies stand beside
-each other.
+more; the last is the engine with the same numbers of steps, and where the CPU has bfloat16, once more in that. Each arm
+has a process of its own, and they take turns in every round, on one thread, in CPU seconds, so that a busy machine
+disturbs all alike; with more `--threads` in seconds of the clock, for a quiet one. Then, for LeNet-5, both ends train
+from three seeds, and their accuracies stand beside each other.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from sweep.datasets import Split
 from sweep.models.network import Network
 from sweep.models.pooled import PooledConvolution
 from sweep.registry import validated
+from sweep.resources import computes_bfloat16
 from sweep.training import State, train
 from sweep.trial import Trial
 
@@ -119,6 +120,7 @@ class Measures:
     keeps_memory: bool = False
     pooled: bool = False
     engine: bool = False
+    bfloat16: bool = False
 
 
 class Arm:
@@ -126,12 +128,14 @@ class Arm:
 
     def __init__(self, network: str, batch: int, images: int, measures: Measures, seed: int = 0) -> None:
         torch.manual_seed(seed)
-        config = validated(TrialConfig, _config(network, batch, seed), "the benchmark")
+        precision = "bfloat16" if measures.bfloat16 else "float32"
+        config = validated(TrialConfig, _config(network, batch, seed) | {"precision": precision}, "the benchmark")
         trial = Trial(config)
         judged, split, self.held = trial.network, first_images(trial.plan.train, images), trial.validation
         if network not in LENETS:
             pixels = torch.randint(256, (images, 3, 32, 32), dtype=torch.uint8)
-            judged, split = Network(config.model.build(3, (32, 32), 10), [0.5], [0.25]), Split(pixels, split.labels)
+            core = config.model.build(3, (32, 32), 10)
+            judged, split = Network(core, [0.5], [0.25], precision=config.precision), Split(pixels, split.labels)
         if measures.engine:
             self.model: nn.Module = judged
             optimizer = config.optimizer.build(judged.parameters())
@@ -205,6 +209,8 @@ ARMS = {
     "+ convolution and pool as one": Measures(True, True, True, True, True),
     "the engine": Measures(engine=True),
 }
+if computes_bfloat16(torch.device("cpu")):
+    ARMS["the engine, in bfloat16"] = Measures(engine=True, bfloat16=True)
 
 
 def compare(network: str, batch: int, steps: int, rounds: int, threads: int) -> None:
