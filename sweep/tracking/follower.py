@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -123,6 +124,8 @@ class Follower:
                 assert pipe is not None
                 pipe.close()
         why = redacted(self._last_words or f"exit code {process.returncode}")
+        if process.returncode == -signal.SIGKILL:  # of which it could say nothing
+            why = "it was killed, by someone or for want of memory"
         error = f"the process that tells MLflow of the sweep ended ({why})"
         if not self._closing.is_set() and error != self.last_error:
             self.last_error = error
