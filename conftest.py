@@ -7,20 +7,9 @@ from pathlib import Path
 import pytest
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Long tests begin first, in each of the heaps that pytest-xdist deals to its workers: who is done takes from the
-    end of another's, and none is left with many long ones."""
-    workers: int = getattr(config, "workerinput", {"workercount": 1})["workercount"]
-    long = [item for item in items if item.get_closest_marker("slow")]
-    short = [item for item in items if not item.get_closest_marker("slow")]
-    dealt: list[pytest.Item] = []
-    for worker in range(workers):
-        own, size = long[worker::workers], (len(items) - len(dealt)) // (workers - worker)
-        rest = max(size - len(own), 0)
-        dealt += own + short[:rest]
-        del short[:rest]
-    items[:] = dealt
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that take long begin first, so that no worker of pytest-xdist is left with one of them at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(scope="session")

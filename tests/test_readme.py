@@ -33,7 +33,7 @@ def test_every_command_exists_and_every_one_is_named() -> None:
 
 def test_ci_runs_the_readmes_own_commands() -> None:
     script = (ROOT / ".ci" / "run").read_text()
-    for command in ("-e '.[dev]' -c constraints.txt", "pytest -n 3"):
+    for command in ("-e '.[dev]' -c constraints.txt", "pytest -n 2"):
         assert command in README
         assert command in script
 

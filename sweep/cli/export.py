@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sweep.cli import numbers
 from sweep.cli.inspect import DEFAULT_STUDIES, AsJson, IncludeSuspect, Studies
 from sweep.cli.tracking import TrackingUri
 
@@ -31,7 +32,7 @@ def export(
         bool,
         typer.Option("--pareto", help="Every trial that none beats in objective and clean accuracy: a folder each."),
     ] = False,
-    number: Annotated[int | None, typer.Option("--trial", metavar="N", help="This trial.")] = None,
+    number: Annotated[int | None, numbers.number("--trial", "This trial.", 0)] = None,
     to: Annotated[
         Path | None, typer.Option("--to", help="Folder to write to; none: named after the study and the trial.")
     ] = None,

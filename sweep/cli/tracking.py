@@ -175,7 +175,7 @@ def _server(uri: str, host: str, port: int, folder: Path) -> Iterator[subprocess
     settings = {"MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     environment = os.environ | settings | {"MLFLOW_DISABLE_TELEMETRY": "true"}
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, _interrupt)  # a script's `sweep ui &` ignores SIGINT
     server = subprocess.Popen(
         command,
         env=environment,
@@ -189,6 +189,10 @@ def _server(uri: str, host: str, port: int, folder: Path) -> Iterator[subprocess
         raise typer.Exit(0) from None
     finally:
         _end(server)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _end(server: subprocess.Popen[bytes]) -> None:

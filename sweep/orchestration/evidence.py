@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from sweep.checkpoint import digest
 from sweep.configuration import TrialConfig
@@ -26,9 +28,40 @@ def taken(folder: StudyFolder, trial: TrialRecord, to: Path) -> TrialConfig:
         found = validated(TrialConfig, load_json(file), str(file))
         if found.fingerprint != config.fingerprint:
             raise CheckpointError(_contradicted(file, trial, "configuration"))
-    if (file := folder.trial(trial.number) / METRICS).exists() and load_json(file).get("final") != trial.final:
-        raise CheckpointError(_contradicted(file, trial, "figures"))
+    if (file := folder.trial(trial.number) / METRICS).exists():
+        left = load_json(file)
+        selected = {"epoch": left.get("selected_epoch"), "metrics": left.get("selected") or {}}
+        if left.get("final") != trial.final or not alike(selected, trial.best):
+            raise CheckpointError(_contradicted(file, trial, "figures"))
+        if left.get("validity") != trial.validity:
+            raise CheckpointError(_contradicted(file, trial, "validity"))
     return take(folder.trial(trial.number), to)
+
+
+def ending(message: Mapping[str, Any], best: Mapping[str, Any] | None) -> tuple[str, dict[str, Any]]:
+    """How a trial's last message ends it, and with what, `best` being the epoch that counts by its reports.
+
+    An epoch that was reported and not saved is trained again after a crash: to other figures, on a machine that
+    computes otherwise. What the trial then leaves is not the network that its reports tell of, and it fails.
+    """
+    selected = message.get("selected")
+    if selected is None or alike(selected, best):
+        return message["end"], {name: message.get(name) for name in ("final", "validity", "files", "error")}
+    told = f"by its reports epoch {best['epoch']} counts" if best else "its reports have no figures to choose by"
+    text = (
+        "after a crash it went on from its checkpoint on a machine that computes otherwise, and its epochs came out "
+        f"otherwise: its network is that of epoch {selected['epoch']}, {told}, or the figures differ"
+    )
+    return "failed", {"error": {"class": "Unreproduced", "message": text}}
+
+
+def alike(selected: Mapping[str, Any], best: Mapping[str, Any] | None) -> bool:
+    """Whether two accounts of an epoch, ``{"epoch", "metrics"}``, are of one network. Seconds and memory may differ."""
+    return best is not None and selected["epoch"] == best["epoch"] and _figures(selected) == _figures(best)
+
+
+def _figures(account: Mapping[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in account["metrics"].items() if "seconds" not in name and "memory" not in name}
 
 
 def proven(folder: StudyFolder, trial: TrialRecord, name: str) -> Path:

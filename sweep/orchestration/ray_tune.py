@@ -8,7 +8,6 @@ resumed sweep is a new Tune run which begins with the trials that were in flight
 from __future__ import annotations
 
 import json
-import math
 import tempfile
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -109,8 +108,8 @@ class EarlyStoppingAdaptor(FIFOScheduler):  # type: ignore[misc]  # ray has no t
         """
         self.watchdog.look(controller)
         controller._tune_controller._trials_to_cache.clear()
-        waiting = [trial for trial in controller.get_live_trials() if trial.status == TuneTrial.PENDING]
-        return min(waiting, key=lambda trial: self.bridge.live.get(trial.trial_id, math.inf), default=None)
+        waiting = {trial.trial_id: trial for trial in controller.get_live_trials() if trial.status == TuneTrial.PENDING}
+        return next((waiting[name] for name in self.bridge.live if name in waiting), None)
 
     def on_trial_result(self, controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         goes_on = self.bridge.hear(trial.trial_id, result) and not self.watchdog.moves(trial, result)

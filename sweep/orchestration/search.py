@@ -21,6 +21,7 @@ from sweep import disk
 from sweep.errors import DiskFullError, JournalError, StorageError, SweepError
 from sweep.orchestration.attempts import Attempts, Memory
 from sweep.orchestration.budget import Spending
+from sweep.orchestration.evidence import ending
 from sweep.orchestration.folder import StudyFolder
 from sweep.orchestration.provenance import versions
 from sweep.orchestration.restore import contradiction, refuse_disagreements
@@ -225,8 +226,8 @@ class Search:
         if message["end"] == "out_of_memory":
             self.lost(trial.number, message["error"], memory=message["memory"])
         else:
-            ending = {name: message.get(name) for name in ("final", "validity", "files", "error")}
-            self._end(trial, message["end"], **ending)
+            end, fields = ending(message, trial.selected(self.study.select, self.goal))
+            self._end(trial, end, **fields)
 
     def _end(
         self,

@@ -40,8 +40,8 @@ class Assignment:
 
 
 def messages(assignment: Assignment) -> Iterator[dict[str, Any]]:
-    """A first message, ``{"log"}``; one an epoch, ``{"epoch", "metrics"}``; a last one, ``{"end", "final", "validity",
-    "files", "error"}``.
+    """A first message, ``{"log"}``; one an epoch, ``{"epoch", "metrics"}``; a last one, ``{"end", "selected", "final",
+    "validity", "files", "error"}``.
 
     Before the epochs ``{"note"}`` where something in the trial's folder was set aside, and at any time where the store
     that keeps the folder is away; instead of an end ``{"halted"}`` where the disk is full, or the store refuses: no
@@ -78,7 +78,9 @@ def _told(assignment: Assignment, folder: Path) -> Iterator[dict[str, Any]]:
             yield {"epoch": result.epoch, "metrics": result.metrics}
         final = trial.finish()
         validity = trial.validity.to_json() if trial.validity else None
-        yield {"end": "completed", "final": final, "validity": validity, "files": trial.files, "error": None}
+        selected = {"epoch": trial.selected.epoch, "metrics": trial.selected.metrics}
+        ending = {"final": final, "validity": validity, "files": trial.files, "error": None}
+        yield {"end": "completed", "selected": selected, **ending}
     except Diverged as error:
         yield {"end": "diverged", "final": None, "error": describe(error)}
     except Collapsed as error:

@@ -112,8 +112,9 @@ def enough(subject: Subject) -> float:
 @check(
     "V29",
     "held-out images held out",
-    figure="of the validation images (or the test images, where they are opened) are training images, pixel by pixel",
-    reason="What a network was trained on says nothing of what it does to other images.",
+    figure="of the validation images are training images (or, where the test images are opened, of these training or "
+    "validation images), pixel by pixel",
+    reason="What a network was trained on, or chosen by, says nothing of what it does to other images.",
     remedy="Part the data anew, with each image (and its copies) in one split only.",
     source="Carlini et al. 2019, section 3.1; the thresholds are ours",
     investigate=0.01,
@@ -122,8 +123,12 @@ def enough(subject: Subject) -> float:
 def held_out(subject: Subject) -> float | None:
     if subject.known is None:
         return None
-    seen = set(_digests(subject.known.train))
-    return max(sum(digest in seen for digest in _digests(split)) / len(split) for split in subject.known.held_out)
+    seen, shares = set(_digests(subject.known.train)), []
+    for split in subject.known.held_out:  # the test images must be new to the search, too, which saw the validation's
+        digests = list(_digests(split))
+        shares.append(sum(digest in seen for digest in digests) / len(digests))
+        seen.update(digests)
+    return max(shares)
 
 
 def comparable(config: TrialConfig) -> list[dict[str, Any]]:

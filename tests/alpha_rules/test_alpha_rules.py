@@ -221,7 +221,7 @@ MISTAKES = [
     ("scaled_ratio", {"scale": 0}, ["scale: must be greater than 0"]),
     ("gap_proportional", {"base": 2}, ["base"]),
     ("ramp", {"alpha_start": 0.5, "alpha_end": 0.5}, ["alpha_start and alpha_end are both 0.5", "fixed"]),
-    ("ramp", {"alpha_start": 0.5}, ["alpha_end", "required"]),
+    ("ramp", {"alpha_start": 0.5}, ["alpha_end: must be given (alpha"]),
     ("ramp", {"alpha_start": 0, "alpha_end": 1, "shape": "step"}, ["shape"]),
     ("fixed", {"alpha": 1.5}, ["alpha: must be less than or equal to 1, got 1.5"]),
     ("fixed", {"alpha": "0.5"}, ["alpha: must be a valid number"]),

@@ -87,6 +87,21 @@ def test_a_journal_of_before_digests_knows_configuration_and_figures(
         bundle.export(chosen, tmp_path / "zero")
 
 
+def test_a_journal_that_praises_a_trial_is_contradicted_by_what_the_trial_left(
+    study: StudyFolder, tmp_path: Path
+) -> None:
+    best = choose.numbered(study, study.ledger(), 0, include_suspect=True)
+    assert best.trial.best is not None and best.trial.validity is not None
+    best.trial.best["metrics"] = best.trial.best["metrics"] | {"validation/clean_accuracy": 0.999}
+    with pytest.raises(CheckpointError, match="the journal has another figures"):
+        bundle.export(best, tmp_path / "best")
+    believed = choose.numbered(study, study.ledger(), 0, include_suspect=True)
+    believed.trial.validity = {**best.trial.validity, "verdict": "doubtless"}
+    with pytest.raises(CheckpointError, match="the journal has another validity"):
+        bundle.export(believed, tmp_path / "believed")
+    assert not (tmp_path / "best").exists() and not (tmp_path / "believed").exists()
+
+
 def test_a_race_and_a_report_look_at_no_others_weights(study: StudyFolder) -> None:
     trials = list(study.ledger())
     for trial in trials:

@@ -160,7 +160,11 @@ def test_one_seed_of_two_confirms_nothing_yet(confirmed_study: StudyFolder, tmp_
     confirming = tmp_path / "tiny-confirmation"
     cut(confirming, [event for event, _ in told(confirming)].index("ended") + 1)
     assert not standing(folder).is_confirmed
-    chosen = choose.confirmed(folder, folder.ledger())
+    with pytest.raises(
+        StudyError, match=r"trial \d is not confirmed: being confirmed: 1 of 2 seeds; `sweep resume tiny-"
+    ):
+        choose.confirmed(folder, folder.ledger())
+    chosen = choose.numbered(StudyFolder(confirming), StudyFolder(confirming).ledger(), 0)
     assert not chosen.is_confirmed
     assert "**Not confirmed**: being confirmed: 1 of 2 seeds" in card(chosen, tmp_path / "won")
     best = card(choose.best(folder, folder.ledger()), tmp_path / "best")

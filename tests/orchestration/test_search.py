@@ -232,6 +232,21 @@ def test_which_epoch_counts_is_what_the_study_says(tmp_path: Path) -> None:
             assert best is not None and best["epoch"] == epoch
 
 
+def test_a_network_that_its_reports_do_not_tell_of_is_none(tmp_path: Path) -> None:
+    """Trained again from its checkpoint, where another CPU rounds otherwise."""
+    with searching(tmp_path) as search:
+        cases: list[tuple[int, dict[str, float]]] = [(2, {}), (2, {"seconds": 9.0}), (2, {METRIC: 0.7}), (1, {})]
+        for number, (selected, changes) in enumerate(cases):
+            assert asked(search).number == number
+            for epoch, value in ((1, 0.5), (2, 0.6)):
+                report(search, number, epoch, value)
+            left = {"epoch": selected, "metrics": {**search.ledger.trials[number].reports[2], **changes}}
+            search.hear({"trial": number, "end": "completed", "selected": left, "final": {"f": 0.5}, "error": None})
+        assert [trial.end for trial in search.ledger] == ["completed", "completed", "failed", "failed"]
+        error = search.ledger.trials[3].error
+        assert error is not None and "its network is that of epoch 1, by its reports epoch 2 counts" in error["message"]
+
+
 def test_a_diverged_trial_is_told_and_is_never_the_best(tmp_path: Path) -> None:
     with searching(tmp_path) as search:
         complete(search, 0.2, 0.3, 0.4)

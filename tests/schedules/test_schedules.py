@@ -218,7 +218,7 @@ def test_first_sharp_drop(schedule: Schedule, drop: float | None) -> None:
 
 MISTAKES = [
     ("linear", {"start": 0.1, "hold": 0.3}, ["hold + ramp", "0.3 + 1", "at most 0.7"]),
-    ("linear", {}, ["start", "required"]),
+    ("linear", {}, ["start: must be given (factor"]),
     ("cosine", {"start": 1}, ["start and end are both 1", "constant"]),
     ("cyclic", {"start": 0.5, "end": 0.5}, ["start and end are both 0.5", "constant"]),
     ("linear", {"start": 5}, ["start: must be less than or equal to 4, got 5"]),

@@ -126,6 +126,7 @@ def test_images_that_were_trained_on_are_found(trial: Trial) -> None:
 
     assert share(leaked, validation) == pytest.approx(0.03)
     assert share(train, validation, train) == 1, "of test images too"
+    assert share(train, validation, validation) == 1, "test images that the search was judged by"
     assert CHECKS["V29"] in asked(trial.config), "it costs a hash an image"
 
 

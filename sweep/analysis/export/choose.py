@@ -68,6 +68,12 @@ def confirmed(folder: StudyFolder, ledger: Ledger, *, include_suspect: bool = Fa
             f"({', '.join(winner.outside)}): `sweep export {confirmation.folder.path.name} --trial N` takes one of its "
             "trainings away all the same"
         )
+    if set(winner.ends) != {"completed"}:
+        name = confirmation.folder.path.name
+        raise StudyError(
+            f"trial {winner.number} is not confirmed: {', '.join(winner.lacking)}; `sweep resume {name}` goes on with "
+            f"it, and `sweep export {name} --trial N` takes one of its trainings away all the same"
+        )
     confirming = confirmation.folder.study()
     assert confirming.confirms is not None
     place = confirming.confirms.trials.index(winner.number)
