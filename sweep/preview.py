@@ -14,8 +14,10 @@ from sweep.provisions import Asha
 from sweep.resources import choose_device, computes_bfloat16
 from sweep.search_space import OneOf
 from sweep.study import Study
+from sweep.threat_models import ThreatModel
 from sweep.validity import IMAGES, asked, cost
 
+_HALF_A_LEVEL = 1 / 510  # of the 256 that a pixel is stored in
 _ENOUGH = 100  # validation images, from which on V28 has nothing to say
 
 
@@ -56,6 +58,7 @@ def preview(study: Study) -> Preview:
     rule = study.early_stopping
     levels = rungs(rule, branches, sizes) if rule else []
     doubted += [*_doubts(study, levels), *(_unequal(study, branches) if sizes else [])]
+    doubted += _faint(configs[0].threat_model)
     doubted += sorted({text for config in [*configs, *enqueued] for text in _slow(config)})
     if rule and rule.kind == "promotion":
         doubted += _unaffordable(study, rule, branches, is_costed=sizes is not None)
@@ -201,6 +204,15 @@ def _slow(config: TrialConfig) -> list[str]:
     if config.precision == "bfloat16" and not computes_bfloat16(device):
         slow.append("precision: this machine's CPU has no bfloat16 and is some thirty times slower in it; take float32")
     return [f"{text}, unless the trials run elsewhere" for text in slow]
+
+
+def _faint(threat_model: ThreatModel) -> list[str]:
+    if threat_model.name != "linf" or threat_model.epsilon >= _HALF_A_LEVEL:
+        return []
+    return [
+        f"threat_model.epsilon: {threat_model.epsilon:.2g} is below half a grey level (1/510), and moves no pixel that"
+        " is stored in 256 levels: divided by 255 twice?"
+    ]
 
 
 def describe_space(study: Study) -> list[tuple[str, str]]:

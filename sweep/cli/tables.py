@@ -157,6 +157,8 @@ def show_where_to_look(
     if interrupted:
         _say(f"interrupted: running trials were saved; go on with   sweep resume {name}{again}")
     else:
+        if not folder.study().confirms:
+            _say(f"before a claim           sweep confirm {name}{again}")
         _say(_taken_away(folder, here))
     if folder.storage:
         _say(f"from another machine     sweep status {folder.storage}")
@@ -172,7 +174,8 @@ def _taken_away(folder: StudyFolder, here: str) -> str:
         (choose.confirmed if confirms else choose.best)(searched, searched.ledger())
     except StudyError as error:
         return f"nothing to take away     {error}"
-    return f"take the best away       sweep export {searched.path.name} --{which} --to best/{here}"
+    claim = "" if confirms else "   (unconfirmed)"
+    return f"take the best away       sweep export {searched.path.name} --{which} --to best/{here}{claim}"
 
 
 def unsent_yet(study: str, options: dict[str, str], unsent: int, last_error: str | None) -> str:

@@ -134,7 +134,7 @@ def test_a_confirmation_crowns_no_seed_of_its_own(workplace: Path) -> None:
     """Nor does a trial open the test split by itself: it may repeat what was confirmed."""
     options = ("--top", "1", "--seeds", "1", "--no-baselines", "--attack", "fgsm", "--in-process")
     confirmed = sweep("confirm", "tiny", *options, folder=workplace)
-    assert "sweep export tiny --confirmed --to best/" in confirmed
+    assert "sweep export tiny --confirmed --to best/\n" in confirmed and "before a claim" not in confirmed
     assert "the search's best" in sweep("status", "tiny-confirmation", folder=workplace)
     assert "`sweep report tiny` tells" in sweep("report", "tiny-confirmation", folder=workplace, code=2)
     assert "luckiest seed" in sweep("export", "tiny-confirmation", "--best", folder=workplace, code=2)

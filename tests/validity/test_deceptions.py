@@ -117,6 +117,17 @@ def test_a_preview_doubts_few_images(size: int, doubted: bool) -> None:
     assert any("validation_size" in doubt for doubt in preview(study).doubts) == doubted
 
 
+@pytest.mark.parametrize(("epsilon", "doubted"), [(0.1 / 255, True), (1 / 255, False)])
+def test_a_preview_doubts_a_radius_below_half_a_grey_level(epsilon: float, doubted: bool) -> None:
+    study = Study(
+        name="faint",
+        space=SearchSpace(dataset="digits", **SPACE | {"threat_model": {"name": "linf", "epsilon": epsilon}}),
+        objective=(Maximize("validation/pgd_10/adversarial_accuracy"),),
+        budget=Budget(trials=1),
+    )
+    assert any("divided by 255 twice" in doubt for doubt in preview(study).doubts) == doubted
+
+
 def test_images_that_were_trained_on_are_found(trial: Trial) -> None:
     train, validation, on = trial.plan.train, trial.validation, subject(trial)
     leaked = Split(torch.cat([train.images, validation.images[:3]]), torch.cat([train.labels, validation.labels[:3]]))
