@@ -102,16 +102,23 @@ def test_of_one_that_cannot_be_reached_it_says_so_and_waits_no_longer_than_it_ma
     assert mirror.stop(timeout=600) == 1  # once more, as after a Ctrl-C: at once
 
 
-def test_of_one_that_never_lives_it_says_so_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken, tries, said = tmp_path / "python", tmp_path / "tries", list[str]()
-    broken.write_text(f"#!/bin/sh\necho x >> {tries}\necho 'No module named mlflow'\nexit 1\n")
-    broken.chmod(0o755)
+def started(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> tuple[Follower, list[str]]:
+    """A follower whose process is this shell script, begun again at once, and what it says."""
+    python, said = folder / "python", list[str]()
+    python.write_text(f"#!/bin/sh\n{script}\n")
+    python.chmod(0o755)
     monkeypatch.setattr(follower, "AGAIN", 0.05)
-    monkeypatch.setattr(sys, "executable", str(broken))
-    Sweep(tmp_path).session()
-    mirror = Follower(tmp_path, local_uri(tmp_path), "digits")
+    monkeypatch.setattr(sys, "executable", str(python))
+    Sweep(folder).session()
+    mirror = Follower(folder, local_uri(folder), "digits")
     mirror.say = said.append
     mirror.start()
+    return mirror, said
+
+
+def test_of_one_that_never_lives_it_says_so_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = tmp_path / "tries"
+    mirror, said = started(tmp_path, monkeypatch, f"echo x >> {tries}; echo 'No module named mlflow'; exit 1")
     until(lambda: tries.exists() and tries.read_text().count("x") >= 3)
     assert mirror.stop(timeout=60) == 1
     why = "the process that tells MLflow of the sweep ended (No module named mlflow)"
@@ -122,15 +129,9 @@ def test_of_one_that_never_lives_it_says_so_once(tmp_path: Path, monkeypatch: py
 def test_of_one_that_dies_without_a_word_it_tells_none_of_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken, tries, said = tmp_path / "python", tmp_path / "tries", list[str]()
-    broken.write_text(f"#!/bin/sh\n[ -e {tries} ] && exit 7\ntouch {tries}\necho 'No module named mlflow'\nexit 1\n")
-    broken.chmod(0o755)
-    monkeypatch.setattr(follower, "AGAIN", 0.05)
-    monkeypatch.setattr(sys, "executable", str(broken))
-    Sweep(tmp_path).session()
-    mirror = Follower(tmp_path, local_uri(tmp_path), "digits")
-    mirror.say = said.append
-    mirror.start()
+    tried = tmp_path / "tried"
+    script = f"[ -e {tried} ] && exit 7; touch {tried}; echo 'No module named mlflow'; exit 1"
+    mirror, said = started(tmp_path, monkeypatch, script)
     until(lambda: len(said) == 2)
     mirror.stop(timeout=60)
     assert "ended (No module named mlflow)" in said[0] and "ended (exit code 7)" in said[1]
